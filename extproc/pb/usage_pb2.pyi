@@ -1,0 +1,104 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Tokens(_message.Message):
+    __slots__ = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "output", "reasoning")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    CACHE_READ_FIELD_NUMBER: _ClassVar[int]
+    CACHE_WRITE_5M_FIELD_NUMBER: _ClassVar[int]
+    CACHE_WRITE_1H_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    REASONING_FIELD_NUMBER: _ClassVar[int]
+    input: int
+    cache_read: int
+    cache_write_5m: int
+    cache_write_1h: int
+    output: int
+    reasoning: int
+    def __init__(self, input: _Optional[int] = ..., cache_read: _Optional[int] = ..., cache_write_5m: _Optional[int] = ..., cache_write_1h: _Optional[int] = ..., output: _Optional[int] = ..., reasoning: _Optional[int] = ...) -> None: ...
+
+class Admission(_message.Message):
+    __slots__ = ("request_id", "org", "team", "project", "user", "key", "route", "reason", "model_asked", "client_schema", "stream", "admitted_unix_ms")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    ORG_FIELD_NUMBER: _ClassVar[int]
+    TEAM_FIELD_NUMBER: _ClassVar[int]
+    PROJECT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ASKED_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    ADMITTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    org: str
+    team: str
+    project: str
+    user: str
+    key: str
+    route: str
+    reason: str
+    model_asked: str
+    client_schema: str
+    stream: bool
+    admitted_unix_ms: int
+    def __init__(self, request_id: _Optional[str] = ..., org: _Optional[str] = ..., team: _Optional[str] = ..., project: _Optional[str] = ..., user: _Optional[str] = ..., key: _Optional[str] = ..., route: _Optional[str] = ..., reason: _Optional[str] = ..., model_asked: _Optional[str] = ..., client_schema: _Optional[str] = ..., stream: _Optional[bool] = ..., admitted_unix_ms: _Optional[int] = ...) -> None: ...
+
+class Attempt(_message.Message):
+    __slots__ = ("number", "backend", "model_used", "outcome", "status", "error_type", "tokens", "cost_nano_usd", "duration_ms", "time_to_first_token_ms", "error_body", "model_reported", "finish_reason")
+    class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        UNSPECIFIED: _ClassVar[Attempt.Outcome]
+        EXACT: _ClassVar[Attempt.Outcome]
+        ESTIMATED: _ClassVar[Attempt.Outcome]
+        FAILED: _ClassVar[Attempt.Outcome]
+        EXPIRED: _ClassVar[Attempt.Outcome]
+    UNSPECIFIED: Attempt.Outcome
+    EXACT: Attempt.Outcome
+    ESTIMATED: Attempt.Outcome
+    FAILED: Attempt.Outcome
+    EXPIRED: Attempt.Outcome
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    MODEL_USED_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_TYPE_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COST_NANO_USD_FIELD_NUMBER: _ClassVar[int]
+    DURATION_MS_FIELD_NUMBER: _ClassVar[int]
+    TIME_TO_FIRST_TOKEN_MS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_BODY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_REPORTED_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    backend: str
+    model_used: str
+    outcome: Attempt.Outcome
+    status: int
+    error_type: str
+    tokens: Tokens
+    cost_nano_usd: int
+    duration_ms: int
+    time_to_first_token_ms: int
+    error_body: str
+    model_reported: str
+    finish_reason: str
+    def __init__(self, number: _Optional[int] = ..., backend: _Optional[str] = ..., model_used: _Optional[str] = ..., outcome: _Optional[_Union[Attempt.Outcome, str]] = ..., status: _Optional[int] = ..., error_type: _Optional[str] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., cost_nano_usd: _Optional[int] = ..., duration_ms: _Optional[int] = ..., time_to_first_token_ms: _Optional[int] = ..., error_body: _Optional[str] = ..., model_reported: _Optional[str] = ..., finish_reason: _Optional[str] = ...) -> None: ...
+
+class UsageRecord(_message.Message):
+    __slots__ = ("state", "admission", "attempts")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ADMISSION_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    admission: Admission
+    attempts: _containers.RepeatedCompositeFieldContainer[Attempt]
+    def __init__(self, state: _Optional[str] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ...) -> None: ...
