@@ -20,8 +20,12 @@ FinishCode = Literal["DONE", "OPEN", "DUP"]
 ExpireCode = Literal["LIVE", "DONE", "DUP"]
 
 
-class LedgerUnavailable(Exception):
+class LedgerUnavailable(Exception):  # noqa: N818 - a state of the store
     """The store did not answer in time or refused the connection. The call may be repeated."""
+
+
+class LedgerMisconfigured(Exception):  # noqa: N818
+    """The store works, but not in a way that keeps the ledger's promises. Do not run on it."""
 
 
 class RollupRow(msgspec.Struct, frozen=True):
@@ -53,14 +57,18 @@ class Ledger(Protocol):
         """Open a reservation before anything is dispatched. `admission` is a serialized Admission."""
         ...
 
-    async def begin(self, org: str, rid: bytes, attempt: int, need: bytes, lease_ms: int = LEASE_MS) -> BeginCode:
-        """Announce an attempt before its dispatch. `need` is the serialized Attempt to record if its worker dies.
+    async def begin(
+        self, org: str, rid: bytes, attempt: int, need: bytes, lease_ms: int = LEASE_MS
+    ) -> BeginCode:
+        """Announce an attempt before its dispatch. `need`: serialized Attempt to record if its worker dies.
 
         GONE: the reservation is missing, closed or expired, or this attempt has ended: do not dispatch.
         """
         ...
 
-    async def end(self, org: str, rid: bytes, attempt: int, settlement: Settlement, *, final: bool) -> EndCode:
+    async def end(
+        self, org: str, rid: bytes, attempt: int, settlement: Settlement, *, final: bool
+    ) -> EndCode:
         """Settle an attempt, exactly once. `final`: no attempt follows (it delivered the answer)."""
         ...
 

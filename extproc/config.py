@@ -1,0 +1,362 @@
+"""The gateway.yaml model: strict, immutable; every error names the file, the line, the path and what is allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
+Feature = Literal["tools", "images", "documents", "json_schema", "thinking", "stream"]
+FailoverCause = Literal[
+    "connect", "reset", "429", "5xx", "overloaded", "first_event_timeout", "context_too_long", "credentials",
+    "not_found",
+]
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
+_SIZE = re.compile(r"^(\d+)(KiB|MiB|GiB|KB|MB|GB|B)?$")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZES = {None: 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+class ConfigError(Exception):
+    """The configuration is unusable; `lines` says where and why, one finding each."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, str) and (match := _DURATION.match(value)):
+        return float(match[1]) * _UNITS[match[2]]
+    raise ValueError("expected a duration such as 250ms, 20s, 5m")
+
+
+def _size(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (match := _SIZE.match(value)):
+        return int(match[1]) * _SIZES[match[2]]
+    raise ValueError("expected a size such as 512KiB, 32MiB")
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:10000")
+    return value
+
+
+Duration = Annotated[float, pydantic.BeforeValidator(_duration)]
+Size = Annotated[int, pydantic.BeforeValidator(_size)]
+Address = Annotated[str, pydantic.AfterValidator(_address)]
+
+
+class _Model(BaseModel):
+    # Strict: no coercion, so that `port: "80"` or `yes` cannot mean something else. Frozen: swapped whole.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ModelConfig(_Model):
+    """What is known of one model at one backend; anything left out is taken from the price catalogue."""
+
+    context: int | None = Field(None, ge=1)
+    max_output: int | None = Field(None, ge=1)
+    default_max_tokens: int = Field(16384, ge=1)
+    lacks: list[Feature] = []
+    usd_per_million_input: float | None = Field(None, ge=0)
+    usd_per_million_output: float | None = Field(None, ge=0)
+
+
+class BackendConfig(_Model):
+    """One provider account or model server."""
+
+    schema_: Literal["openai", "anthropic"] = Field(alias="schema")
+    base_url: str
+    location: Literal["cloud", "local"]
+    api_key: str | None = Field(None, repr=False)
+    provider: str | None = None
+    note: str | None = None
+    lacks: list[Feature] = []
+    models: dict[str, ModelConfig] = {}
+
+    @field_validator("base_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if not re.match(r"^https?://[^/\s?#]+(/[^\s?#]*)?$", value):
+            raise ValueError("expected http://HOST[:PORT][/PATH] or https://…")
+        return value.rstrip("/")
+
+
+class KeyConfig(_Model):
+    """A gateway key, known by its hash only (`extproc keys create` makes both)."""
+
+    name: Name
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    team: str = "default"
+    project: str = ""
+    user: str = ""
+    routes: list[str] | None = None
+
+
+class AuthConfig(_Model):
+    """Who may call: `none` is for loopback only."""
+
+    mode: Literal["none", "keys"] = "none"
+    org: str = "default"
+    keys: list[KeyConfig] = []
+
+
+class WhenConfig(_Model):
+    """Conditions of a rule; all that are given must hold."""
+
+    header: dict[str, str] | None = None
+    path: Literal["plain", "local", "smart"] | None = None
+    model: str | None = None
+    key: str | None = None
+    team: str | None = None
+    stream: bool | None = None
+    tools: bool | None = None
+    tokens_above: int | None = None
+
+
+class RuleConfig(_Model):
+    """First match wins, before the smart flow."""
+
+    when: WhenConfig
+    route: str
+    reason: str
+
+
+class SmartConfig(_Model):
+    """Where `model: auto` goes for each class of request."""
+
+    latency_critical: str = "cloud"
+    cost_sensitive: str = "local"
+    complex: str = "cloud"
+    simple: str = "local"
+    threshold: float = Field(0.5, ge=0, le=1)
+
+
+class RoutingConfig(_Model):
+    """The first routing: rules, then the smart flow."""
+
+    smart: SmartConfig = SmartConfig()
+    rules: list[RuleConfig] = []
+
+
+class FailoverConfig(_Model):
+    """What moves a request to the next backend of its chain."""
+
+    on: list[FailoverCause] = [
+        "connect", "reset", "429", "5xx", "overloaded", "first_event_timeout", "context_too_long", "credentials",
+        "not_found",
+    ]
+    first_event_timeout: Duration = 20.0
+    silence_timeout: Duration = 60.0
+    connect_timeout: Duration = 2.0
+
+
+class TelemetryConfig(_Model):
+    """Where spans and metrics are pushed to (OTLP over HTTP); nothing leaves the machine by default."""
+
+    otlp_endpoint: str | None = None
+    service_name: str = "extproc"
+
+
+class GatewayConfig(_Model):
+    """The whole of gateway.yaml."""
+
+    listen: Address = "127.0.0.1:10000"
+    admin: Address = "127.0.0.1:10001"
+    envoy_admin: Address = "127.0.0.1:9901"
+    workers: int | Literal["auto"] = "auto"
+    redis: str = "embedded"
+    max_body: Size = 32 << 20
+    auth: AuthConfig = AuthConfig()
+    backends: dict[Name, BackendConfig] = Field(min_length=1)
+    chains: dict[Name, list[str]] = Field(min_length=1)
+    models: dict[str, str] = {"auto": "smart"}
+    routing: RoutingConfig = RoutingConfig()
+    failover: FailoverConfig = FailoverConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+
+
+# ------------------------------------------------------------------------------------------------ loading
+
+def load(path: Path, env: Mapping[str, str] = os.environ, *, folder: Path | None = None) -> GatewayConfig:
+    """Read and validate a gateway.yaml; `file:` secrets are relative to `folder` (default: the file's own).
+
+    Raises:
+        ConfigError: with one line per finding, each naming file, line, path and what is allowed.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{path}: is not UTF-8 text"]) from error
+    return parse(text, str(path), folder or path.parent, env)
+
+
+def parse(text: str, name: str, folder: Path, env: Mapping[str, str] = os.environ) -> GatewayConfig:
+    """Validate the text of a gateway.yaml; `file:` secrets are relative to `folder`. Raises ConfigError."""
+    try:
+        tree = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        problem = (error.problem or "not valid YAML").split("\n")[0]
+        raise ConfigError([f"{name}:{line}: {problem}"]) from error
+    if not isinstance(tree, CommentedMap):
+        raise ConfigError([f"{name}:1: expected a mapping with backends and chains"])
+    findings: list[str] = []
+    filled = _fill(tree, (), env, folder, findings, tree, name)
+    if findings:
+        raise ConfigError(findings)
+    try:
+        config = GatewayConfig.model_validate(filled)
+    except pydantic.ValidationError as error:
+        raise ConfigError([_explain(item, tree, name) for item in error.errors()]) from error
+    findings = [f"{name}:{_line(tree, path)}: {_dotted(path)}: {text}" for path, text in _references(config)]
+    if findings:
+        raise ConfigError(findings)
+    return config
+
+
+def _fill(value: Any, path: tuple[str | int, ...], env: Mapping[str, str], folder: Path,
+          findings: list[str], tree: CommentedMap, name: str) -> Any:
+    """Replace ${VAR}, ${VAR:-default} and file: secrets; collect what is missing."""
+    if isinstance(value, CommentedMap):
+        return {str(k): _fill(v, (*path, str(k)), env, folder, findings, tree, name) for k, v in value.items()}
+    if isinstance(value, CommentedSeq):
+        return [_fill(v, (*path, i), env, folder, findings, tree, name) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    where = f"{name}:{_line(tree, path)}: {_dotted(path)}"
+
+    def variable(match: re.Match[str]) -> str:
+        found = env.get(match[1]) or match[2]
+        if found is None:
+            findings.append(f"{where}: environment variable {match[1]} is not set; export it or write "
+                            f"${{{match[1]}:-default}}")
+            return ""
+        return found
+
+    text = _VARIABLE.sub(variable, str(value))
+    if path and path[-1] == "api_key" and text.startswith("file:"):
+        try:
+            return (folder / text[5:]).read_text("utf-8").strip()
+        except OSError as error:
+            findings.append(f"{where}: secret file {text[5:]} cannot be read: {error.strerror}")
+    return text
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    out = ""
+    for step in path:
+        out += f"[{step}]" if isinstance(step, int) else f".{step}" if out else step
+    return out or "(top)"
+
+
+def _line(tree: CommentedMap, path: tuple[str | int, ...]) -> int:
+    """The line of the deepest node of `path` that the file has."""
+    node: Any = tree
+    line = 1
+    for step in path:
+        if isinstance(node, CommentedMap) and step in node:
+            line = int(cast(Any, node).lc.key(step)[0]) + 1
+            node = node[step]
+        elif isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node):
+            line = int(cast(Any, node).lc.item(step)[0]) + 1
+            node = node[step]
+        else:
+            break
+    return line
+
+
+def _fields_at(path: tuple[str | int, ...]) -> list[str]:
+    """The keys the model allows in the mapping that `path` points into."""
+    model: type[BaseModel] = GatewayConfig
+    for step in path:
+        field = next((f for n, f in model.model_fields.items() if (f.alias or n) == step), None)
+        if field is None:
+            continue  # a mapping key or a list index
+        inner = [t for t in _types(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
+        if inner:
+            model = inner[0]
+    return sorted(f.alias or n for n, f in model.model_fields.items())
+
+
+def _types(annotation: Any) -> list[Any]:
+    inner = getattr(annotation, "__args__", ())
+    return [annotation, *[t for arg in inner for t in _types(arg)]]
+
+
+def _explain(item: Any, tree: CommentedMap, name: str) -> str:
+    path = tuple(step for step in item["loc"] if step != "[key]" and not str(step).startswith("literal["))
+    path = tuple(p for p in path if p != "int" or "workers" not in path)
+    where = f"{name}:{_line(tree, path)}: {_dotted(path)}"
+    if item["type"] == "extra_forbidden":
+        allowed = _fields_at(path[:-1])
+        close = get_close_matches(str(path[-1]), allowed, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return f"{where}: unknown key; {hint}allowed: {', '.join(allowed)}"
+    if item["type"] == "missing":
+        return f"{where}: is required"
+    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    if item["type"] == "literal_error":
+        return f"{where}: allowed: {item['ctx']['expected']}"
+    if item["type"].endswith("_type"):
+        return f"{where}: expected {message}"
+    return f"{where}: {message}"
+
+
+def _references(config: GatewayConfig) -> list[tuple[tuple[str | int, ...], str]]:
+    """Names that must exist elsewhere in the file, and settings that exclude each other."""
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    backends, chains = sorted(config.backends), sorted(config.chains)
+    for chain, entries in config.chains.items():
+        if not 1 <= len(entries) <= 6:
+            found.append((("chains", chain), "needs one to six entries"))
+        if len(set(entries)) != len(entries):
+            found.append((("chains", chain), "names an entry twice"))
+        for index, entry in enumerate(entries):
+            backend, slash, model = entry.partition("/")
+            if not slash or not model:
+                found.append((("chains", chain, index), f"expected BACKEND/MODEL, got {entry}"))
+            elif backend not in config.backends:
+                found.append((("chains", chain, index),
+                              f"unknown backend {backend}; allowed: {', '.join(backends)}"))
+    targets = [*chains, "smart"]
+    places: list[tuple[tuple[str | int, ...], str]] = [(("models", m), r) for m, r in config.models.items()]
+    places += [(("routing", "rules", i, "route"), rule.route) for i, rule in enumerate(config.routing.rules)]
+    for place, route in places:
+        if route not in config.chains and route != "smart" and route.partition("/")[0] not in config.backends:
+            found.append((place, f"unknown chain {route}; allowed: {', '.join(targets)}, or BACKEND/MODEL"))
+    if "smart" in config.models.values() or config.models == {"auto": "smart"}:
+        smart = config.routing.smart
+        for field in ("latency_critical", "cost_sensitive", "complex", "simple"):
+            if (route := getattr(smart, field)) not in config.chains:
+                found.append((("routing", "smart", field), f"unknown chain {route}; allowed: {', '.join(chains)}"))
+    host = config.listen.rpartition(":")[0]
+    if config.auth.mode == "none" and host not in ("127.0.0.1", "[::1]", "localhost"):
+        found.append((("auth", "mode"), f"none is for loopback only, but listen is {config.listen}; use keys"))
+    if config.auth.mode == "keys" and not config.auth.keys:
+        found.append((("auth", "keys"), "mode keys needs at least one key; make one with: extproc keys create"))
+    if isinstance(config.workers, int) and not 1 <= config.workers <= 64:
+        found.append((("workers",), "expected 1 to 64, or auto"))
+    if config.redis != "embedded" and not re.match(r"^(rediss?|unix)://", config.redis):
+        found.append((("redis",), "expected embedded, redis://…, rediss://… or unix://…"))
+    return found

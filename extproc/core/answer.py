@@ -1,0 +1,142 @@
+"""Reading a provider's answer while it arrives: whole or streamed, translated or passed through.
+
+An `Answer` gets the body's bytes and says what goes to the client and what was learnt (usage, stop, error, end).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from extproc.core.conversation import Done, Event, Failure, Start, Stop, TextDelta, ThinkingDelta, ToolDelta, UsageReport
+from extproc.core.errors import UpstreamError
+from extproc.core.usage import Tokens
+from extproc.schemas.base import Schema
+from extproc.wire.sse import EventTooLarge, ServerSentEvent, SseDecoder
+
+MAX_WHOLE = 64 << 20
+"""Bytes a non-stream answer may have."""
+
+
+class Learnt:
+    """What an answer has told so far. `passed` counts output characters or events, for cut streams."""
+
+    def __init__(self) -> None:
+        self.tokens = Tokens()
+        self.model = ""
+        self.finish = ""
+        self.failure: Failure | None = None
+        self.done = False
+        self.started = False
+        self.characters = 0
+
+    def take(self, events: Sequence[Event]) -> None:
+        """Note the facts of neutral events."""
+        for event in events:
+            match event:
+                case UsageReport():
+                    self.tokens = self.tokens.merged(event.tokens)
+                case Start():
+                    self.model = event.model or self.model
+                    self.started = True
+                case Stop():
+                    self.finish = event.reason
+                case Failure():
+                    self.failure = event
+                    return
+                case Done():
+                    self.done = True
+                case TextDelta() | ThinkingDelta():
+                    self.characters += len(event.text)
+                    self.started = True
+                case ToolDelta():
+                    self.characters += len(event.arguments)
+                case _:
+                    self.started = True
+
+
+class WholeAnswer:
+    """A non-stream answer: kept until its end, then translated or passed through."""
+
+    def __init__(self, client: Schema, backend: Schema, model: str, created: int, rid: str) -> None:
+        self._client, self._backend = client, backend
+        self._model, self._created, self._rid = model, created, rid
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self.learnt = Learnt()
+
+    def feed(self, chunk: bytes) -> None:
+        """Keep a chunk; raises UpstreamError when the answer grows past the limit."""
+        self._size += len(chunk)
+        if self._size > MAX_WHOLE:
+            raise UpstreamError(f"the answer is longer than {MAX_WHOLE} bytes")
+        self._chunks.append(chunk)
+
+    def finish(self) -> bytes:
+        """Parse the whole answer and return the client's body; raises UpstreamError on nonsense."""
+        body = b"".join(self._chunks)
+        events = self._backend.parse_response(body)
+        self.learnt.take(events)
+        if self.learnt.failure is not None or self._client is self._backend:
+            return body
+        return self._client.render_response(
+            events, model=self._model, created=self._created, fallback_id=self._rid)
+
+
+class StreamAnswer:
+    """A streamed answer. Only whole events go out, so that an error event can be appended at any time."""
+
+    def __init__(self, client: Schema, backend: Schema, model: str, created: int, rid: str,
+                 include_usage: bool) -> None:
+        self._decoder = SseDecoder()
+        self._parser = backend.stream_parser()
+        self._same = client is backend
+        self._schema = backend
+        self._include_usage = include_usage
+        self._renderer = client.stream_renderer(
+            model=model, created=created, fallback_id=rid, include_usage=include_usage)
+        self.learnt = Learnt()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return the client's bytes for a chunk; raises UpstreamError on nonsense. Nothing comes after the end."""
+        if self.learnt.done:
+            return b""
+        try:
+            events = self._decoder.feed(chunk)
+        except EventTooLarge as error:
+            raise UpstreamError(str(error)) from error
+        return self._passed(events) if self._same else self._translated(events)
+
+    def _passed(self, events: Sequence[ServerSentEvent]) -> bytes:
+        out: list[bytes] = []
+        learnt, schema = self.learnt, self._schema
+        for event in events:
+            if not event.data:
+                if learnt.started:
+                    out.append(event.raw)
+                continue
+            if schema.usage_in_event(event) or not learnt.started:
+                learnt.take(self._parser.feed(event))
+                if learnt.failure is not None:
+                    break
+            learnt.started = True
+            learnt.characters += 4  # an event of a pass-through stream is about one token
+            if not schema.hides_from_client(event, self._include_usage):
+                out.append(event.raw)
+            if learnt.done:
+                break
+        return b"".join(out)
+
+    def _translated(self, events: Sequence[ServerSentEvent]) -> bytes:
+        out: list[bytes] = []
+        learnt = self.learnt
+        for event in events:
+            if not event.data:
+                continue  # comments and keep-alives of the provider
+            neutral = self._parser.feed(event)
+            learnt.take(neutral)
+            if learnt.failure is not None:
+                break
+            out += [self._renderer.feed(item) for item in neutral]
+            if learnt.done:
+                break
+        return b"".join(out)

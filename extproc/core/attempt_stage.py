@@ -1,0 +1,329 @@
+"""The attempt stage: once per attempt at one backend. Translate out, translate back, count, settle.
+
+States: headers -> body -> (begun) -> waiting -> reading (headers held) -> streaming -> over.
+The response headers are held until the first event, so that anything that fails before it moves the request to the
+next backend and the client sees one clean answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from extproc import names
+from extproc.core import pricing
+from extproc.core.answer import StreamAnswer, WholeAnswer
+from extproc.core.dispatch import prepare
+from extproc.core.errors import GatewayError, Kind, Problem, UpstreamError
+from extproc.core.events import (
+    Action, Begin, Begun, Carried, Closed, Emit, End, Event, Leave, Outcome, Proceed, Reply, RequestBody,
+    RequestHeaders, ResponseBody, ResponseHeaders, ResponseTrailers, Silence, unpack,
+)
+from extproc.core.usage import Tokens
+from extproc.runtime import ANY, Backend, Runtime
+from extproc.schemas import SCHEMAS
+from extproc.schemas.base import Schema
+from extproc.wire.content_encoding import Undecodable, decoder
+
+MAX_ERROR_BODY = 1 << 20
+CUT_SLACK = 64
+"""Tokens added to what was seen of a cut stream (ledger protocol, section 5)."""
+
+_STRIPPED = (
+    "content-length", "content-encoding", "content-type", "transfer-encoding", "server", "set-cookie", "alt-svc", "via",
+    "retry-after", names.RETRY, names.CLUSTER, names.BACKEND, names.COST_USD, names.ATTEMPTS,
+)
+_STRIPPED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-organization", "openai-organization",
+                      "anthropic-workspace", "openai-project", "x-extproc-", "cf-")
+
+_CAUSE: dict[str, str] = {
+    "rate_limit": "429", "quota": "429", "overloaded": "overloaded", "context_length": "context_too_long",
+    "not_found": "not_found", "timeout": "5xx", "unavailable": "5xx",
+}
+
+
+class AttemptStage:
+    """Sans-IO: `receive(event, now)` returns actions. `now` is milliseconds since the epoch."""
+
+    def __init__(self, runtime_of: Callable[[str], Runtime]) -> None:
+        self._runtime_of = runtime_of
+        self._state = "headers"
+        self._client: Schema = SCHEMAS["openai"]
+        self._carried: Carried | None = None
+        self._number = 0
+        self._request: Mapping[str, str] = {}
+        self._body: bytes | None = None
+        self._begun = False
+        self._started = 0
+        self._first_event: int | None = None
+        self._response: Mapping[str, str] = {}
+        self._status = 0
+        self._dropped: tuple[str, ...] = ()
+        self._error_body = b""
+        self._settled = True
+        self._answer: WholeAnswer | StreamAnswer | None = None
+        self._model = ""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether bytes went to the client and more are due: only then does silence matter."""
+        return self._state == "streaming"
+
+    @property
+    def carried(self) -> Carried | None:
+        """The decision this attempt belongs to, once known."""
+        return self._carried
+
+    def receive(self, event: Event, now: int) -> list[Action]:
+        """Take one event. Errors of client or provider become actions; nothing else is raised."""
+        try:
+            return self._receive(event, now)
+        except UpstreamError as error:
+            return self._broken(error.problem, now)
+        except Undecodable as error:
+            return self._broken(Problem("upstream", str(error)), now)
+        except GatewayError as error:
+            # Before the dispatch: the request cannot be said to this backend.
+            actions = self._end("failed", now, error.problem)
+            self._state = "over"
+            return [*actions, self._reply(error.problem)]
+
+    def _receive(self, event: Event, now: int) -> list[Action]:
+        match event:
+            case ResponseBody() if self._state in ("streaming", "reading"):
+                return self._on_chunk(event.chunk, event.end_of_stream, now)
+            case RequestHeaders() if self._state == "headers":
+                return self._on_headers(event, now)
+            case RequestBody() if self._state == "body":
+                self._body = event.body
+                return self._dispatch() if self._begun else []
+            case Begun() if self._state == "body":
+                return self._on_begun(event)
+            case ResponseHeaders() if self._state == "waiting":
+                return self._on_response(event, now)
+            case ResponseTrailers() if self._state in ("streaming", "reading"):
+                return [*self._on_chunk(b"", True, now), Proceed("response_trailers")]
+            case Silence() if self._state == "streaming":
+                raise UpstreamError("the provider fell silent", kind="timeout")
+            case Closed():
+                actions = self._end("estimated", now, None) if self._state != "over" else []
+                self._state = "over"
+                return actions
+            case ResponseTrailers():
+                return [Proceed("response_trailers")]
+            case ResponseBody() if self._state == "over":
+                return []
+            case ResponseHeaders():
+                return [Proceed("response_headers")]
+            case _:
+                return []
+
+    # ------------------------------------------------------------------------------------ request
+
+    def _on_headers(self, event: RequestHeaders, now: int) -> list[Action]:
+        self._number, self._request, self._started = event.attempt, event.headers, now
+        try:
+            carried = unpack(event.decision)
+            runtime = self._runtime_of(carried.generation)
+            self._backend = runtime.backends[event.target]
+        except (msgspec.DecodeError, KeyError) as error:
+            # No decision of ours, or a host without our mark: nothing may leave for a provider.
+            self._state = "over"
+            problem = Problem("unavailable", "this request was not admitted by the gateway; send it again")
+            _ = error
+            return [self._reply(problem)]
+        if self._backend.model == ANY:
+            self._backend = runtime.resolve(self._backend.name, carried.model)
+        self._carried, self._failover = carried, frozenset(runtime.config.failover.on)
+        self._client = SCHEMAS[carried.schema]
+        self._model = self._backend.model
+        self._state, self._settled = "body", False
+        return [Begin(self._number, self._backend.name, self._model), Proceed("request_headers")]
+
+    def _on_begun(self, event: Begun) -> list[Action]:
+        if event.code == "GONE":
+            self._state, self._settled = "over", True
+            return [self._reply(Problem("unavailable", "the reservation of this request is gone; send it again"))]
+        self._begun = True
+        return self._dispatch() if self._body is not None else []
+
+    def _dispatch(self) -> list[Action]:
+        assert self._carried is not None and self._body is not None
+        sent = prepare(self._carried, self._backend, self._request, self._body)
+        self._body, self._request = None, {}
+        self._dropped = sent.dropped
+        self._state = "waiting"
+        return [sent.proceed]
+
+    # ------------------------------------------------------------------------------------ response
+
+    def _on_response(self, event: ResponseHeaders, now: int) -> list[Action]:
+        carried = self._carried
+        assert carried is not None
+        self._response, self._state = event.headers, "reading"
+        status = event.headers.get(":status", "0")
+        self._status = int(status) if status.isdigit() else 0
+        self._decode = decoder(event.headers.get("content-encoding")).decode
+        backend, rid, created = SCHEMAS[self._backend.schema], carried.rid, carried.admitted // 1000
+        if self._status == 200:
+            model = self._backend.model
+            if carried.stream:
+                self._answer = StreamAnswer(self._client, backend, model, created, rid, carried.include_usage)
+            else:
+                self._answer = WholeAnswer(self._client, backend, model, created, rid)
+        return self._on_chunk(b"", True, now) if event.end_of_stream else []
+
+    def _on_chunk(self, chunk: bytes, end: bool, now: int) -> list[Action]:
+        plain = self._decode(chunk)
+        answer = self._answer
+        if answer is None:
+            self._error_body = (self._error_body + plain)[:MAX_ERROR_BODY]
+            return self._refused(now) if end else []
+        if isinstance(answer, WholeAnswer):
+            answer.feed(plain)
+            return self._whole(answer, now) if end else []
+        return self._stream(answer, plain, end, now)
+
+    def _refused(self, now: int) -> list[Action]:
+        """A complete error answer of the provider."""
+        problem = SCHEMAS[self._backend.schema].parse_error(self._status, self._error_body)
+        if (after := self._response.get("retry-after", "")).isdigit():
+            problem = msgspec.structs.replace(problem, retry_after=int(after))
+        return self._failed(problem, now)
+
+    def _whole(self, answer: WholeAnswer, now: int) -> list[Action]:
+        body = answer.finish()
+        self._first_event = now
+        if (failure := answer.learnt.failure) is not None:
+            return self._failed(_problem(failure.kind, failure.message, failure.status), now)
+        ended = self._end("exact" if answer.learnt.tokens.complete else "estimated", now, None)
+        self._state = "over"
+        headers = self._headers_for_client("application/json", len(body))
+        for action in ended:
+            if isinstance(action, End) and action.cost is not None:
+                headers[names.COST_USD] = pricing.usd_text(action.cost)
+        return [*ended, self._release(200, headers), *_emit(body, end=True)]
+
+    def _stream(self, answer: StreamAnswer, plain: bytes, end: bool, now: int) -> list[Action]:
+        out = answer.feed(plain)
+        learnt = answer.learnt
+        if learnt.failure is not None:
+            failure = learnt.failure
+            problem = _problem(failure.kind, failure.message, failure.status)
+            if self._state == "reading":
+                return self._failed(problem, now)
+            return [*_emit(out, end=False), *self._broken(problem, now)]
+        actions: list[Action] = []
+        if self._state == "reading" and learnt.started:
+            self._state, self._first_event = "streaming", now
+            actions.append(self._release(200, self._headers_for_client("text/event-stream", None)))
+        if end and not learnt.done:
+            return [*actions, *_emit(out, end=False),
+                    *self._broken(Problem("upstream", "the provider's stream ended early"), now)]
+        if learnt.done:
+            actions += self._end("exact" if learnt.tokens.complete else "estimated", now, None)
+        if end:
+            self._state = "over"
+        return [*actions, *_emit(out, end=end)]
+
+    def _failed(self, problem: Problem, now: int) -> list[Action]:
+        """Nothing went to the client yet: the error as its answer, marked for the next backend where that helps."""
+        actions = self._end("failed", now, problem)
+        retry = self._retryable(problem)
+        same = (self._client.name == self._backend.schema and self._status >= 400 and self._error_body
+                and problem.http_status == self._status and self._response.get("content-type", "").startswith(
+                    "application/json"))
+        rid = self._carried.rid if self._carried else ""
+        body = self._error_body if same else self._client.render_error(problem, rid)
+        headers = self._headers_for_client("application/json", len(body))
+        if retry:
+            headers[names.RETRY] = "1"
+        if problem.retry_after is not None:
+            headers["retry-after"] = str(problem.retry_after)
+        self._state = "over"
+        return [*actions, self._release(problem.http_status, headers), *_emit(body, end=True)]
+
+    def _retryable(self, problem: Problem) -> bool:
+        cause = _CAUSE.get(problem.kind, "")
+        if problem.kind == "upstream":
+            cause = "credentials" if self._status in (401, 402, 403) else "5xx"
+        return cause in self._failover
+
+    def _broken(self, problem: Problem, now: int) -> list[Action]:
+        """The answer turned bad: before the first byte like any failure, after it with the schema's error event."""
+        if self._state != "streaming":
+            return self._failed(problem, now)
+        actions = self._end("estimated", now, problem)
+        self._state = "over"
+        rid = self._carried.rid if self._carried else ""
+        already = isinstance(self._answer, StreamAnswer) and self._answer.learnt.done
+        chunk = b"" if already else self._client.render_stream_error(problem, rid)
+        return [*actions, *_emit(chunk, end=True)]
+
+    # ------------------------------------------------------------------------------------ accounts
+
+    def _end(self, outcome: Outcome, now: int, problem: Problem | None) -> list[Action]:
+        """Settle once, by what is known now."""
+        if self._settled or self._carried is None:
+            return []
+        self._settled = True
+        learnt = self._answer.learnt if self._answer is not None else None
+        tokens = learnt.tokens if learnt is not None else Tokens()
+        if outcome == "estimated":
+            tokens = self._seen(tokens, learnt.characters if learnt is not None else 0)
+        return [End(
+            attempt=self._number, backend=self._backend.name, model=self._model, outcome=outcome,
+            final=outcome == "exact", tokens=tokens,
+            cost=0 if outcome == "failed" and not tokens.complete else pricing.cost(tokens, self._backend.price),
+            status=self._status, duration_ms=now - self._started,
+            first_event_ms=None if self._first_event is None else self._first_event - self._started,
+            reported_model=learnt.model if learnt is not None else "",
+            finish_reason=learnt.finish if learnt is not None else "", problem=problem,
+        )]
+
+    def _seen(self, tokens: Tokens, characters: int) -> Tokens:
+        """A cut exchange: the input as reported or estimated, the output by what passed, plus a slack."""
+        if self._state in ("headers", "body"):
+            return Tokens(input=0, output=0)  # never dispatched
+        assert self._carried is not None
+        out = max(tokens.output or 0, characters // 4 + (CUT_SLACK if characters else 0))
+        return msgspec.structs.replace(
+            tokens, input=self._carried.estimate if tokens.input is None else tokens.input, output=out)
+
+    # ------------------------------------------------------------------------------------ answers
+
+    def _headers_for_client(self, content_type: str, length: int | None) -> dict[str, str]:
+        headers = {
+            "content-type": content_type, names.BACKEND: self._backend.name, names.MODEL: self._model,
+            names.ATTEMPTS: str(self._number),
+        }
+        if length is not None:
+            headers["content-length"] = str(length)
+        if self._dropped:
+            headers[names.WARNINGS] = "dropped: " + ", ".join(self._dropped)[:500]
+        return headers
+
+    def _release(self, status: int, headers: Mapping[str, str]) -> Proceed:
+        remove = tuple(
+            name for name in self._response
+            if name not in headers and (name in _STRIPPED or name.startswith(_STRIPPED_PREFIXES)))
+        return Proceed("response_headers", set={":status": str(status), **headers}, remove=remove)
+
+    def _reply(self, problem: Problem) -> Reply:
+        rid = self._carried.rid if self._carried else ""
+        headers = {"content-type": "application/json", names.BACKEND: getattr(self, "_backend_name", "none")}
+        return Reply(problem.http_status, headers, self._client.render_error(problem, rid))
+
+
+_KINDS = frozenset(Kind.__args__)
+
+
+def _problem(kind: str, message: str, status: int) -> Problem:
+    return Problem(kind if kind in _KINDS else "upstream", message, status=status)  # pyright: ignore
+
+
+def _emit(chunk: bytes, *, end: bool) -> list[Action]:
+    return [Emit(chunk, end)] if chunk or end else []
+
+

@@ -1,0 +1,210 @@
+"""The language between the stages and the world: events in, actions out. No I/O, no clock, no protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from extproc.core.errors import Problem
+from extproc.core.usage import Tokens
+
+# ---------------------------------------------------------------------------------------- events
+
+
+class RequestHeaders(msgspec.Struct, frozen=True):
+    """The client's (request stage) or the attempt's request headers, lower-case names, pseudo headers included.
+
+    `decision` and `backend` are what the attempt stage is told: the decision of the request stage (dynamic
+    metadata) and the target of the chosen host (endpoint metadata); `attempt` counts from 1.
+    """
+
+    headers: Mapping[str, str]
+    end_of_stream: bool
+    decision: str = ""
+    target: str = ""
+    attempt: int = 0
+
+
+class RequestBody(msgspec.Struct, frozen=True):
+    """The whole request body (Envoy buffers it)."""
+
+    body: bytes
+
+
+class ResponseHeaders(msgspec.Struct, frozen=True):
+    """The response headers."""
+
+    headers: Mapping[str, str]
+    end_of_stream: bool
+
+
+class ResponseBody(msgspec.Struct, frozen=True):
+    """A chunk of the response, cut anywhere."""
+
+    chunk: bytes
+    end_of_stream: bool
+
+
+class ResponseTrailers(msgspec.Struct, frozen=True):
+    """The upstream sent trailers: its body is over."""
+
+
+class Reserved(msgspec.Struct, frozen=True):
+    """The ledger answered `Reserve`: granted or gone; `unavailable` when it could not be asked."""
+
+    code: Literal["OK", "GONE", "unavailable"]
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The ledger answered `Begin`."""
+
+    code: Literal["OK", "GONE", "unavailable"]
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The ledger answered `Finish`: the last failed attempt's problem, if one was recorded."""
+
+    problem: Problem | None
+    attempts: int
+
+
+class Silence(msgspec.Struct, frozen=True):
+    """Nothing came from the provider for longer than the silence limit."""
+
+
+class Closed(msgspec.Struct, frozen=True):
+    """The gRPC stream is over, for whatever reason. Comes exactly once."""
+
+
+Event = (RequestHeaders | RequestBody | ResponseHeaders | ResponseBody | ResponseTrailers | Reserved | Begun
+         | Finished | Silence | Closed)
+
+# ---------------------------------------------------------------------------------------- actions
+
+Phase = Literal["request_headers", "request_body", "response_headers", "response_trailers"]
+
+
+class Proceed(msgspec.Struct, frozen=True):
+    """Let a phase go on, with changes. Headers are overwritten; `decision` becomes dynamic metadata."""
+
+    phase: Phase
+    set: Mapping[str, str] = {}
+    remove: tuple[str, ...] = ()
+    body: bytes | None = None
+    clear_route: bool = False
+    decision: str | None = None
+
+
+class Emit(msgspec.Struct, frozen=True):
+    """Response bytes for the client (attempt stage)."""
+
+    chunk: bytes
+    end_of_stream: bool
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Answer the client from here; nothing else happens to the request."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """Who asks for what: fixed when the request is admitted."""
+
+    org: str
+    team: str
+    project: str
+    user: str
+    key: str
+    route: str
+    reason: str
+    model: str
+    schema: str
+    stream: bool
+
+
+class Reserve(msgspec.Struct, frozen=True):
+    """Open the reservation; `Reserved` follows."""
+
+    admission: Admission
+
+
+class Begin(msgspec.Struct, frozen=True):
+    """Announce an attempt before its dispatch; `Begun` follows."""
+
+    attempt: int
+    backend: str
+    model: str
+
+
+Outcome = Literal["exact", "estimated", "failed"]
+
+
+class End(msgspec.Struct, frozen=True):
+    """Settle the attempt. `cost` None: the price is unknown. `problem`: what the client was or would be told."""
+
+    attempt: int
+    backend: str
+    model: str
+    outcome: Outcome
+    final: bool
+    tokens: Tokens
+    cost: int | None
+    status: int
+    duration_ms: int
+    first_event_ms: int | None = None
+    reported_model: str = ""
+    finish_reason: str = ""
+    problem: Problem | None = None
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """No further attempt can come. `wait`: the stage needs `Finished` before it can answer."""
+
+    wait: bool
+    status: int
+
+
+class Warn(msgspec.Struct, frozen=True):
+    """Something an operator should know; never holds a prompt or a key."""
+
+    message: str
+
+
+class Leave(msgspec.Struct, frozen=True):
+    """The stage has nothing more to do: end the gRPC stream from our side."""
+
+
+Action = Proceed | Emit | Reply | Reserve | Begin | End | Finish | Warn | Leave
+
+
+class Carried(msgspec.Struct, frozen=True, rename="camel"):
+    """The decision as it travels in dynamic metadata from the request stage to the attempts. Keep it small."""
+
+    rid: str
+    generation: str
+    schema: str
+    stream: bool
+    include_usage: bool
+    model: str
+    estimate: int
+    admitted: int
+    admission: Admission
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Carried)
+
+
+def pack(carried: Carried) -> str:
+    """Serialize a decision for dynamic metadata."""
+    return _encoder.encode(carried).decode()
+
+
+def unpack(text: str) -> Carried:
+    """Read a decision; raises msgspec.DecodeError when it is not one of ours."""
+    return _decoder.decode(text)

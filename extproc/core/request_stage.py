@@ -1,0 +1,223 @@
+"""The request stage: once per client request. Authenticate, parse, route, reserve; at the end say finish.
+
+States: headers -> body -> reserving -> waiting (for the response) -> finishing -> over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from extproc import names
+from extproc.config import KeyConfig
+from extproc.core import routing, signals
+from extproc.core.complexity import Scorer
+from extproc.core.conversation import Conversation
+from extproc.core.endpoints import Endpoint, find, models_list
+from extproc.core.errors import GatewayError, Problem, RequestError
+from extproc.core.events import (
+    Action, Admission, Carried, Closed, Event, Finish, Finished, Leave, Proceed, Reply, RequestBody, RequestHeaders,
+    Reserve, Reserved, ResponseBody, ResponseHeaders, ResponseTrailers, Warn, pack,
+)
+from extproc.runtime import Runtime
+from extproc.schemas import SCHEMAS
+from extproc.schemas.base import Schema
+
+JSON = {"content-type": "application/json"}
+
+
+class RequestStage:
+    """Sans-IO: `receive(event, now)` returns actions. `now` is milliseconds since the epoch."""
+
+    def __init__(self, runtime: Runtime, rid: str, scorer: Scorer) -> None:
+        self._runtime, self._rid, self._scorer = runtime, rid, scorer
+        self._state = "headers"
+        self._schema: Schema = SCHEMAS["openai"]
+        self._endpoint: Endpoint | None = None
+        self._headers: Mapping[str, str] = {}
+        self._key: KeyConfig | None = None
+        self._decision: routing.Decision | None = None
+        self._proceed: Proceed | None = None
+        self._reserved = False
+
+    def receive(self, event: Event, now: int) -> list[Action]:
+        """Take one event. Whatever the client sent wrong becomes a Reply; nothing else is raised."""
+        try:
+            return self._receive(event, now)
+        except GatewayError as error:
+            self._state = "over"
+            return [self._reply(error.problem)]
+
+    def _receive(self, event: Event, now: int) -> list[Action]:
+        match event:
+            case RequestHeaders() if self._state == "headers":
+                return self._on_headers(event)
+            case RequestBody() if self._state == "body":
+                return self._on_body(event, now)
+            case Reserved() if self._state == "reserving":
+                return self._on_reserved(event)
+            case ResponseHeaders() if self._state == "waiting":
+                return self._on_response(event)
+            case Finished() if self._state == "finishing":
+                return self._on_finished(event)
+            case Closed():
+                return self._on_closed()
+            case ResponseHeaders():
+                return [Proceed("response_headers", remove=(names.RETRY,)), Leave()]
+            case ResponseBody() | ResponseTrailers() | RequestBody() | RequestHeaders():
+                return [Leave()]
+            case _:
+                return []  # an answer of the ledger that nobody waits for any more
+
+    # ------------------------------------------------------------------------------------ request
+
+    def _on_headers(self, event: RequestHeaders) -> list[Action]:
+        self._headers = event.headers
+        endpoint = find(event.headers)
+        self._endpoint, self._schema = endpoint, SCHEMAS[endpoint.schema]
+        if endpoint.kind == "unknown":
+            raise RequestError(f"unknown path or method: {endpoint.said}", kind="not_found", param="path")
+        if endpoint.kind == "health":
+            self._state = "over"
+            return [Reply(200, JSON, b'{"status":"ok"}')]
+        self._authenticate()
+        if endpoint.kind == "models":
+            self._state = "over"
+            return [Reply(200, {**JSON, names.REQUEST_ID: self._rid}, models_list(self._runtime, endpoint.schema))]
+        self._check_body_headers(event)
+        self._state = "body"
+        return [Proceed("request_headers")]
+
+    def _authenticate(self) -> None:
+        """Check the gateway key on the headers alone, so that the body of a stranger is never read."""
+        if self._runtime.config.auth.mode == "none":
+            return
+        bearer = self._headers.get("authorization", "")
+        secrets = [bearer[7:].strip()] if bearer[:7].lower() == "bearer " else []
+        secrets += [self._headers["x-api-key"]] if "x-api-key" in self._headers else []
+        for secret in secrets:
+            if (key := self._runtime.key(secret)) is not None:
+                self._key = key
+                return
+        said = "is not a valid gateway key" if secrets else "is missing: send Authorization: Bearer KEY or x-api-key"
+        raise RequestError(f"the API key {said}", kind="authentication")
+
+    def _check_body_headers(self, event: RequestHeaders) -> None:
+        kind = event.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise RequestError(f"content-type {kind[:80]} is not supported; send application/json",
+                               kind="unsupported_media", param="content-type")
+        coding = event.headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":
+            raise RequestError(f"content-encoding {coding[:40]} is not supported; send the body uncompressed",
+                               kind="unsupported_media", param="content-encoding")
+        length = event.headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._runtime.config.max_body:
+            raise RequestError(f"the body has {length} bytes; the limit is {self._runtime.config.max_body}",
+                               kind="too_large", param="body")
+        if event.end_of_stream:
+            raise RequestError("a JSON body is required", param="body")
+
+    def _on_body(self, event: RequestBody, now: int) -> list[Action]:
+        assert self._endpoint is not None
+        conversation = self._schema.parse_request(event.body)
+        facts = signals.extract(conversation, len(event.body), self._endpoint.route, self._headers,
+                                self._key.name if self._key else "", self._key.team if self._key else "default")
+        decision = routing.decide(self._runtime, facts, conversation, self._scorer,
+                                  self._key.routes if self._key else None)
+        self._decision = decision
+        admission = self._admission(decision, conversation)
+        carried = Carried(
+            rid=self._rid, generation=self._runtime.generation, schema=self._schema.name, stream=conversation.stream,
+            include_usage=conversation.stream_usage, model=decision.model, estimate=facts.input_tokens, admitted=now,
+            admission=admission,
+        )
+        self._proceed = Proceed(
+            "request_body", clear_route=True, decision=pack(carried),
+            set={
+                names.CLUSTER: decision.chain.cluster,
+                names.MAX_RETRIES: str(len(decision.chain.backends) - 1),
+                names.PER_TRY_TIMEOUT: self._runtime.timeout_ms,
+            },
+        )
+        self._state = "reserving"
+        return [Reserve(admission)]
+
+    def _admission(self, decision: routing.Decision, conversation: Conversation) -> Admission:
+        key = self._key
+        return Admission(
+            org=self._runtime.config.auth.org, team=key.team if key else "default",
+            project=self._headers.get("x-extproc-project", "")[:64] or (key.project if key else ""),
+            user=key.user if key else "", key=key.name if key else "", route=decision.route, reason=decision.reason,
+            model=conversation.model[:128], schema=self._schema.name, stream=conversation.stream,
+        )
+
+    def _on_reserved(self, event: Reserved) -> list[Action]:
+        if event.code == "GONE":
+            raise GatewayError(Problem("unavailable", "the reservation of this request is gone; send it again"))
+        assert self._proceed is not None
+        self._state, self._reserved = "waiting", True
+        warn: list[Action] = []
+        if event.code == "unavailable":
+            warn.append(Warn("the store did not answer a reservation; the request goes on and is recorded later"))
+        return [*warn, self._proceed]
+
+    # ------------------------------------------------------------------------------------ response
+
+    def _on_response(self, event: ResponseHeaders) -> list[Action]:
+        """The final response headers: no further attempt can come.
+
+        An answer without our attempt's mark is Envoy's own (no host, connection refused, deadline): it is replaced by
+        the last useful error, which the ledger knows.
+        """
+        status = int(event.headers.get(":status", "0"))
+        if names.BACKEND not in event.headers:
+            self._state = "finishing"
+            return [Finish(wait=True, status=status)]
+        self._state = "over"
+        return [
+            Finish(wait=False, status=status),
+            Proceed("response_headers", set=self._told(), remove=(names.RETRY, "x-envoy-upstream-service-time")),
+            Leave(),
+        ]
+
+    def _on_finished(self, event: Finished) -> list[Action]:
+        self._state = "over"
+        problem = event.problem or Problem(
+            "unavailable", "no backend could be reached; try again shortly", retry_after=2)
+        reply = self._reply(problem)
+        return [msgspec.structs.replace(reply, headers={**reply.headers, names.ATTEMPTS: str(event.attempts)})]
+
+    def _on_closed(self) -> list[Action]:
+        """The client left before any response: whatever was reserved can be released."""
+        state, self._state = self._state, "over"
+        return [Finish(wait=False, status=0)] if state in ("reserving", "waiting") else []
+
+    # ------------------------------------------------------------------------------------ answers
+
+    def _told(self) -> dict[str, str]:
+        told = {names.REQUEST_ID: self._rid}
+        if self._schema.name == "anthropic":
+            told["request-id"] = self._rid
+        else:
+            told["x-request-id"] = self._rid
+        if self._decision is not None:
+            told[names.ROUTE] = _header(self._decision.route)
+            told[names.REASON] = _header(self._decision.reason)
+        return told
+
+    def _reply(self, problem: Problem) -> Reply:
+        headers = {**JSON, **self._told()}
+        if problem.retry_after is not None:
+            headers["retry-after"] = str(problem.retry_after)
+        if problem.should_retry is not None:
+            headers["x-should-retry"] = "true" if problem.should_retry else "false"
+        return Reply(problem.http_status, headers, self._schema.render_error(problem, self._rid))
+
+
+def _header(text: str) -> str:
+    """Text fit for a header value: printable ASCII, bounded."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:300])
+
+

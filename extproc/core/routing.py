@@ -1,0 +1,140 @@
+"""The decision flow: pinned, rules, latency, cost, complexity; then hard constraints. One reason in plain words."""
+
+from __future__ import annotations
+
+import msgspec
+
+from extproc.config import WhenConfig
+from extproc.core.complexity import Scorer
+from extproc.core.conversation import Conversation
+from extproc.core.errors import RequestError
+from extproc.core.signals import Signals
+from extproc.names import COST, LATENCY, ROUTE
+from extproc.runtime import ANY, Backend, Chain, Runtime
+from extproc.schemas import SCHEMAS
+
+_BATCH_AGENTS = ("github-actions", "gitlab-runner", "jenkins", "buildkite", "ci/")
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Which chain serves a request, and why. `dropped` names candidates that cannot, with the reason."""
+
+    route: str
+    chain: Chain
+    reason: str
+    model: str
+    dropped: tuple[str, ...] = ()
+
+
+def decide(runtime: Runtime, signals: Signals, conversation: Conversation, scorer: Scorer,
+           allowed: list[str] | None = None) -> Decision:
+    """Choose the chain.
+
+    Raises:
+        RequestError: the model is unknown, the key may not use it, or no backend can serve the request.
+    """
+    route, reason = _route(runtime, signals, scorer)
+    if allowed is not None and route not in allowed:
+        raise RequestError(f"this key may not use {route}; it may use: {', '.join(allowed)}", kind="permission",
+                           param="model")
+    chain = runtime.chains.get(route)
+    model = signals.model
+    if chain is None:
+        name, _, model = route.partition("/")
+        chain = runtime.pins[name]
+    return _constrain(runtime, signals, conversation, route, chain, reason, model)
+
+
+def _route(runtime: Runtime, signals: Signals, scorer: Scorer) -> tuple[str, str]:
+    """The name of a chain, or BACKEND/MODEL, with the reason."""
+    if (wanted := signals.headers.get(ROUTE)) is not None:
+        if not _known(runtime, wanted):
+            raise RequestError(f"{ROUTE}: unknown route {wanted}; known: {', '.join(runtime.chains)}", param=ROUTE)
+        return (wanted, f"pinned by header {ROUTE}") if wanted != "smart" else _smart(runtime, signals, scorer)
+    if signals.path == "local":
+        if "local" not in runtime.chains:
+            raise RequestError("no chain named local is configured", kind="not_found", param="path")
+        return "local", "pinned by path /v1/local"
+    for rule in runtime.config.routing.rules:
+        if _matches(rule.when, signals):
+            if rule.route == "smart":
+                return _smart(runtime, signals, scorer)
+            return rule.route, f"rule: {rule.reason}"
+    if signals.path == "smart":
+        return _smart(runtime, signals, scorer)
+    named = runtime.named(signals.model)
+    if named == "smart":
+        return _smart(runtime, signals, scorer)
+    if named is not None:
+        return named, f"pinned by model {signals.model}"
+    if _known(runtime, signals.model):
+        return signals.model, f"pinned by model {signals.model}"
+    for chain in runtime.chains.values():
+        for backend in chain.backends:
+            if backend.model == signals.model:
+                return backend.id, f"pinned by model {signals.model}"
+    known = [*runtime.config.models, *runtime.chains]
+    raise RequestError(f"unknown model {signals.model[:100]}; try one of: {', '.join(known[:20])}",
+                       kind="not_found", param="model")
+
+
+def _known(runtime: Runtime, route: str) -> bool:
+    backend, slash, model = route.partition("/")
+    return route == "smart" or route in runtime.chains or bool(slash and model and backend in runtime.pins)
+
+
+def _matches(when: WhenConfig, signals: Signals) -> bool:
+    if when.header and any(signals.headers.get(k.lower()) != v for k, v in when.header.items()):
+        return False
+    checks = (
+        (when.path, signals.path), (when.model, signals.model), (when.key, signals.key), (when.team, signals.team),
+        (when.stream, signals.stream), (when.tools, signals.tools > 0),
+    )
+    if any(wanted is not None and wanted != actual for wanted, actual in checks):
+        return False
+    return when.tokens_above is None or signals.input_tokens > when.tokens_above
+
+
+def _smart(runtime: Runtime, signals: Signals, scorer: Scorer) -> tuple[str, str]:
+    smart = runtime.config.routing.smart
+    if signals.headers.get(LATENCY) == "realtime":
+        return smart.latency_critical, f"latency critical: header {LATENCY}"
+    if signals.headers.get(COST) in ("batch", "low"):
+        return smart.cost_sensitive, f"cost sensitive: header {COST}"
+    agent = signals.headers.get("user-agent", "").lower()
+    if any(word in agent for word in _BATCH_AGENTS):
+        return smart.cost_sensitive, "cost sensitive: a CI client"
+    rated = scorer(signals)
+    if rated.score >= smart.threshold:
+        return smart.complex, f"complex ({rated.score} >= {smart.threshold}): {rated.why}"
+    return smart.simple, f"simple ({rated.score} < {smart.threshold}): {rated.why}"
+
+
+def _constrain(runtime: Runtime, signals: Signals, conversation: Conversation, route: str, chain: Chain,
+               reason: str, model: str) -> Decision:
+    """Drop the candidates that cannot serve this request; none left is the client's error."""
+    keep: list[Backend] = []
+    dropped: list[str] = []
+    for backend in chain.backends:
+        actual = runtime.resolve(backend.name, model) if backend.model == ANY else backend
+        if why := _cannot(actual, signals, conversation):
+            dropped.append(f"{actual.id}: {why}")
+        else:
+            keep.append(backend)
+    if not keep:
+        too_long = all("tokens" in d for d in dropped)
+        raise RequestError(f"no backend of {route} can serve this request: {'; '.join(dropped)}",
+                           kind="context_length" if too_long else "invalid_request")
+    if len(keep) < len(chain.backends):
+        chain = runtime.part(chain, keep)
+    return Decision(route, chain, reason, model, tuple(dropped))
+
+
+def _cannot(backend: Backend, signals: Signals, conversation: Conversation) -> str | None:
+    if lacking := sorted(signals.needs & backend.lacks):
+        return f"lacks {', '.join(lacking)}"
+    if refused := SCHEMAS[backend.schema].refuses(conversation):
+        return f"cannot do {', '.join(refused)}"
+    if backend.context is not None and signals.input_tokens > backend.context:
+        return f"about {signals.input_tokens} tokens exceed its context of {backend.context}"
+    return None

@@ -1,0 +1,72 @@
+"""The whole Envoy configuration: one static file (edge, sidecar), or a bootstrap with CDS and RDS files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any as Json
+from urllib.parse import urlsplit
+
+import betterproto2
+import envoy_data_plane.envoy.config.bootstrap.v3 as bootstrap
+import envoy_data_plane.envoy.config.cluster.v3 as cluster
+import envoy_data_plane.envoy.config.core.v3 as core
+from envoy_data_plane.google.protobuf import Any
+
+from extproc.envoyconf import clusters, listener
+from extproc.envoyconf.common import Layout, address, assignment, seconds
+from extproc.runtime import Runtime
+
+
+def static(runtime: Runtime, layout: Layout) -> dict[str, Json]:
+    """Everything in one file."""
+    resources = bootstrap.BootstrapStaticResources(
+        listeners=[listener.main(runtime.config, layout, listener.routes([runtime]))],
+        clusters=[*_fixed(runtime, layout), *clusters.all_clusters(runtime, layout)])
+    return _as_json(_bootstrap(layout, resources))
+
+
+def dynamic(runtime: Runtime, layout: Layout) -> dict[str, Json]:
+    """A bootstrap whose chains come from `cds.json` and `rds.json` in the layout's folder."""
+    resources = bootstrap.BootstrapStaticResources(
+        listeners=[listener.main(runtime.config, layout, None)], clusters=_fixed(runtime, layout))
+    message = _bootstrap(layout, resources)
+    message.dynamic_resources = bootstrap.BootstrapDynamicResources(
+        cds_config=listener.file_source(f"{layout.dynamic}/cds.json"))
+    return _as_json(message)
+
+
+def cds(runtimes: list[Runtime], layout: Layout) -> dict[str, Json]:
+    """The CDS file: the clusters of all these runtimes (the new one, and the old one while it is still in use)."""
+    found = {c.name: c for runtime in runtimes for c in clusters.all_clusters(runtime, layout)}
+    return _discovery(list(found.values()))
+
+
+def rds(runtimes: list[Runtime]) -> dict[str, Json]:
+    """The RDS file."""
+    return _discovery([listener.routes(runtimes)])
+
+
+def _discovery(resources: list[betterproto2.Message]) -> dict[str, Json]:
+    return {"resources": [_as_json(Any.pack(resource)) for resource in resources]}
+
+
+def _bootstrap(layout: Layout, resources: bootstrap.BootstrapStaticResources) -> bootstrap.Bootstrap:
+    return bootstrap.Bootstrap(
+        node=core.Node(id="extproc", cluster="extproc"), static_resources=resources,
+        admin=bootstrap.Admin(address=address(layout.admin)))
+
+
+def _fixed(runtime: Runtime, layout: Layout) -> list[cluster.Cluster]:
+    fixed = [clusters.workers(layout)]
+    if endpoint := runtime.config.telemetry.otlp_endpoint:
+        url = urlsplit(endpoint)
+        where = core.Address(socket_address=core.SocketAddress(
+            address=url.hostname or "", port_value=url.port or 4318))
+        fixed.append(cluster.Cluster(
+            name=listener.OTLP_CLUSTER, type=cluster.ClusterDiscoveryType.STRICT_DNS, connect_timeout=seconds(1),
+            load_assignment=assignment(listener.OTLP_CLUSTER, [where])))
+    return fixed
+
+
+def _as_json(message: betterproto2.Message) -> dict[str, Json]:
+    return json.loads(message.to_json())

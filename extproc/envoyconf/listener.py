@@ -1,0 +1,113 @@
+"""The listener: strip and normalise first, then the request stage, then one route per chain."""
+
+from __future__ import annotations
+
+import envoy_data_plane.envoy.config.accesslog.v3 as accesslog
+import envoy_data_plane.envoy.config.common.mutation_rules.v3 as rules
+import envoy_data_plane.envoy.config.core.v3 as core
+import envoy_data_plane.envoy.config.listener.v3 as listener
+import envoy_data_plane.envoy.config.route.v3 as route
+import envoy_data_plane.envoy.config.trace.v3 as trace
+import envoy_data_plane.envoy.extensions.access_loggers.stream.v3 as stream_log
+import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router
+import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm
+import envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 as early
+import envoy_data_plane.envoy.type.matcher.v3 as matcher
+import envoy_data_plane.envoy.type.v3 as envoy_type
+
+from extproc import names
+from extproc.config import GatewayConfig
+from extproc.envoyconf.common import Layout, Struct, Value, address, http_filter, packed, seconds
+from extproc.envoyconf.filters import request_stage
+from extproc.runtime import Runtime
+
+ROUTES = "chains"
+OTLP_CLUSTER = "otlp"
+_INTERNAL = ("x-envoy-",)
+_INTERNAL_EXACT = (names.CLUSTER, names.RETRY, names.BACKEND, names.STAGE, names.MODEL, names.ATTEMPTS,
+                   names.REQUEST_ID, names.REASON)
+_LOG = {
+    "event": "access", "start": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%PATH(NQ)%",
+    "status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
+    "duration_ms": "%DURATION%", "bytes_in": "%BYTES_RECEIVED%", "bytes_out": "%BYTES_SENT%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "upstream": "%UPSTREAM_CLUSTER_RAW%",
+    "request_id": f"%RESP({names.REQUEST_ID})%",
+}
+
+
+def main(config: GatewayConfig, layout: Layout, routes: route.RouteConfiguration | None) -> listener.Listener:
+    """The client listener; `routes` None: they come by RDS. The limit of the body stands here and nowhere else."""
+    manager = hcm.HttpConnectionManager(
+        stat_prefix="ingress", http_filters=[
+            request_stage(), http_filter("envoy.filters.http.router", router.Router())],
+        early_header_mutation_extensions=[_strip()],
+        normalize_path=True, merge_slashes=True,
+        path_with_escaped_slashes_action=hcm.HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
+        use_remote_address=True, generate_request_id=True,
+        stream_idle_timeout=seconds(0), request_timeout=seconds(0), request_headers_timeout=seconds(10),
+        common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=seconds(3600)),
+        http_protocol_options=core.Http1ProtocolOptions(),
+        access_log=[accesslog.AccessLog(name="envoy.access_loggers.file", typed_config=packed(_access_log(layout)))],
+        server_name="extproc", tracing=_tracing(config), delayed_close_timeout=seconds(1),
+    )
+    if routes is not None:
+        manager.route_config = routes
+    else:
+        manager.rds = hcm.Rds(route_config_name=ROUTES, config_source=file_source(f"{layout.dynamic}/rds.json"))
+    return listener.Listener(
+        name="clients", address=address(layout.listen), enable_reuse_port=False, per_connection_buffer_limit_bytes=config.max_body,
+        filter_chains=[listener.FilterChain(filters=[listener.Filter(
+            name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))])],
+    )
+
+
+def file_source(path: str) -> core.ConfigSource:
+    """A configuration file that is replaced by rename."""
+    return core.ConfigSource(
+        resource_api_version=core.ApiVersion.V3,
+        path_config_source=core.PathConfigSource(
+            path=path, watched_directory=core.WatchedDirectory(path=path.rpartition("/")[0])))
+
+
+def routes(runtimes: list[Runtime]) -> route.RouteConfiguration:
+    """One route per chain: a header can name a chain and never a cluster without the attempt filter."""
+    clusters = dict.fromkeys(c.cluster for runtime in runtimes for c in runtime.variants)
+    return route.RouteConfiguration(name=ROUTES, virtual_hosts=[route.VirtualHost(
+        name="all", domains=["*"], routes=[_route(name) for name in clusters])])
+
+
+def _route(name: str) -> route.Route:
+    exact = route.HeaderMatcher(name=names.CLUSTER, string_match=matcher.StringMatcher(exact=name))
+    retry = route.RetryPolicy(
+        retry_on="reset,connect-failure,refused-stream,retriable-headers", num_retries=0,
+        retriable_headers=[route.HeaderMatcher(name=names.RETRY, present_match=True)],
+        retry_back_off=route.RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)))
+    return route.Route(
+        name=name, match=route.RouteMatch(prefix="/", headers=[exact]),
+        # No route timeout: an answer may stream for an hour. What bounds it: first event, silence, the client.
+        route=route.RouteAction(cluster=name, timeout=seconds(0), idle_timeout=seconds(0), retry_policy=retry))
+
+
+def _strip() -> core.TypedExtensionConfig:
+    mutations = [rules.HeaderMutation(remove_on_match=rules.HeaderMutationRemoveOnMatch(
+        key_matcher=matcher.StringMatcher(prefix=prefix))) for prefix in _INTERNAL]
+    mutations += [rules.HeaderMutation(remove=name) for name in _INTERNAL_EXACT]
+    return core.TypedExtensionConfig(name="strip", typed_config=packed(early.HeaderMutation(mutations=mutations)))
+
+
+def _access_log(layout: Layout) -> stream_log.StdoutAccessLog:
+    fields = Struct(fields={key: Value(string_value=value) for key, value in _LOG.items()})
+    return stream_log.StdoutAccessLog(log_format=core.SubstitutionFormatString(json_format=fields))
+
+
+def _tracing(config: GatewayConfig) -> hcm.HttpConnectionManagerTracing | None:
+    if not config.telemetry.otlp_endpoint:
+        return None
+    endpoint = config.telemetry.otlp_endpoint.rstrip("/")
+    provider = trace.OpenTelemetryConfig(
+        service_name=f"{config.telemetry.service_name}-envoy",
+        http_service=core.HttpService(http_uri=core.HttpUri(
+            uri=f"{endpoint}/v1/traces", cluster=OTLP_CLUSTER, timeout=seconds(1))))
+    return hcm.HttpConnectionManagerTracing(
+        provider=trace.TracingHttp(name="envoy.tracers.opentelemetry", typed_config=packed(provider)),
+        spawn_upstream_span=True, random_sampling=envoy_type.Percent(value=100))

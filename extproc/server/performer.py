@@ -1,0 +1,248 @@
+"""Carries out what stages decide: ledger calls, spans, metrics, the log line; feeds the answers back as events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+import msgspec
+
+from extproc.core import events as ev
+from extproc.core.attempt_stage import AttemptStage
+from extproc.core.errors import Problem
+from extproc.ledger.base import LEASE_MS, Ledger, LedgerUnavailable, RollupRow, Settlement
+from extproc.pb import usage_pb2 as pb
+from extproc.runtime import Runtime
+from extproc.server.seam import Channel
+from extproc.telemetry import metrics
+from extproc.telemetry.tracing import Tracing
+
+_log = logging.getLogger("extproc")
+_access = logging.getLogger("extproc.access")
+_OUTCOME = {"exact": pb.Attempt.EXACT, "estimated": pb.Attempt.ESTIMATED, "failed": pb.Attempt.FAILED}
+WATCH_EVERY = 0.25
+SWEEP_EVERY = 60.0
+END_RETRIES = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0, 30.0)
+"""Pauses before the repeats of a settlement that the store did not take (every call may be repeated blindly)."""
+
+
+def new_id() -> str:
+    """A request id: UUIDv7 layout (RFC 9562, section 5.7), 32 hex digits, never taken from a client."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return f"{value & ~(0x3 << 62) | 0x2 << 62:032x}"
+
+
+class Runtimes:
+    """The current runtime and the last few before it: a request decided under an old one still finds it."""
+
+    KEEP = 8
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.current = runtime
+        self._kept = {runtime.generation: runtime}
+
+    def swap(self, runtime: Runtime) -> None:
+        """Make a new runtime current."""
+        self._kept.pop(runtime.generation, None)
+        self._kept[runtime.generation] = self.current = runtime
+        while len(self._kept) > self.KEEP:
+            self._kept.pop(next(iter(self._kept)))
+
+    def of(self, generation: str) -> Runtime:
+        """The runtime a decision was made under, or the current one."""
+        return self._kept.get(generation, self.current)
+
+
+class Watched(Protocol):
+    """What the performer needs of a stream."""
+
+    last: float
+
+    @property
+    def stage(self) -> object: ...
+    @property
+    def rid(self) -> str: ...
+    @property
+    def trace(self) -> str: ...
+    def hear(self, event: ev.Event) -> None:
+        """Give the stage an event that no message caused."""
+        ...
+
+
+class Performer:
+    """One per worker."""
+
+    def __init__(self, runtimes: Runtimes, ledger: Ledger, tracing: Tracing) -> None:
+        self.runtimes, self._ledger, self._tracing = runtimes, ledger, tracing
+        self._streams: set[Watched] = set()
+        self._do: dict[type, Callable[..., None]] = {
+            ev.Reserve: self._reserve, ev.Begin: self._begin, ev.End: self._end, ev.Finish: self._finish,
+        }
+
+    def watch(self, stream: Watched) -> None:
+        """Keep an eye on a stream until it is over."""
+        self._streams.add(stream)
+
+    def forget(self, stream: Watched) -> None:
+        """The stream is over."""
+        self._streams.discard(stream)
+
+    def perform(self, action: ev.Action, stream: Watched, channel: Channel) -> None:
+        """Start what an action asks for; never blocks."""
+        if isinstance(action, ev.Warn):
+            _log.warning("%s", action.message)
+        else:
+            self._do[type(action)](action, stream, channel)
+
+    # ------------------------------------------------------------------------------------ the five calls
+
+    def _reserve(self, action: ev.Reserve, stream: Watched, channel: Channel) -> None:
+        now = time.time_ns() // 1_000_000
+        admission = action.admission
+        blob = pb.Admission(
+            request_id=stream.rid, org=admission.org, team=admission.team, project=admission.project,
+            user=admission.user, key=admission.key, route=admission.route, reason=admission.reason,
+            model_asked=admission.model, client_schema=admission.schema, stream=admission.stream, admitted_unix_ms=now,
+        ).SerializeToString()
+
+        async def call() -> None:
+            try:
+                code = await self._ledger.reserve(admission.org, bytes.fromhex(stream.rid), blob)
+            except LedgerUnavailable:
+                code = "unavailable"
+            self._tracing.request(stream.rid, admission, stream.trace, now, time.time_ns() // 1_000_000)
+            stream.hear(ev.Reserved(code))
+
+        channel.later(call())
+
+    def _begin(self, action: ev.Begin, stream: Watched, channel: Channel) -> None:
+        carried = _carried(stream)
+        need = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
+                          outcome=pb.Attempt.EXPIRED).SerializeToString()
+
+        async def call() -> None:
+            try:
+                rid = bytes.fromhex(carried.rid)
+                code = await self._ledger.begin(carried.admission.org, rid, action.attempt, need)
+            except LedgerUnavailable:
+                code = "unavailable"
+            stream.hear(ev.Begun(code))
+
+        channel.later(call())
+
+    def _end(self, action: ev.End, stream: Watched, channel: Channel) -> None:
+        carried = _carried(stream)
+        now = time.time_ns() // 1_000_000
+        metrics.record(carried, action)
+        self._tracing.attempt(carried, action, stream.trace, now)
+        _access.info("%s", _line(carried, action))
+        settlement = _settlement(carried, action)
+        rid, org = bytes.fromhex(carried.rid), carried.admission.org
+
+        async def call() -> None:
+            for pause in END_RETRIES:
+                await asyncio.sleep(pause)
+                try:
+                    await self._ledger.end(org, rid, action.attempt, settlement, final=action.final)
+                except LedgerUnavailable:
+                    continue
+                return
+            _log.error("a settlement was not taken by the store: request %s attempt %d cost %s", carried.rid,
+                       action.attempt, action.cost)
+
+        channel.later(call())
+
+    def _finish(self, action: ev.Finish, stream: Watched, channel: Channel) -> None:
+        org = self.runtimes.current.config.auth.org
+        rid = bytes.fromhex(stream.rid)
+
+        async def call() -> None:
+            attempts: list[bytes] = []
+            for pause in END_RETRIES[:1] if action.wait else END_RETRIES:
+                await asyncio.sleep(pause)
+                try:
+                    _, attempts = await self._ledger.finish(org, rid)
+                except LedgerUnavailable:
+                    continue
+                break
+            if action.wait:
+                stream.hear(_finished(attempts))
+
+        channel.later(call())
+
+    # ------------------------------------------------------------------------------------ the clock
+
+    async def run_watch(self) -> None:
+        """Tell streams about silence, renew leases, sweep what died; for ever."""
+        renew_at, sweep_at = time.monotonic() + LEASE_MS / 3000, time.monotonic() + random.uniform(1, SWEEP_EVERY)
+        while True:
+            await asyncio.sleep(WATCH_EVERY)
+            now, limit = time.monotonic(), self.runtimes.current.config.failover.silence_timeout
+            for stream in [s for s in self._streams if isinstance(s.stage, AttemptStage)]:
+                if stream.stage.streaming and now - stream.last > limit:  # pyright: ignore
+                    stream.hear(ev.Silence())
+            try:
+                if now >= renew_at:
+                    renew_at = now + LEASE_MS / 3000
+                    await self._renew()
+                if now >= sweep_at:
+                    sweep_at = now + SWEEP_EVERY * random.uniform(0.7, 1.3)
+                    await self._ledger.sweep(self.runtimes.current.config.auth.org)
+            except LedgerUnavailable:
+                _log.warning("the store is not reachable; leases and sweep wait")
+
+    async def _renew(self) -> None:
+        rids = {s.rid for s in self._streams if s.rid}
+        if rids:
+            await self._ledger.renew(self.runtimes.current.config.auth.org, [bytes.fromhex(r) for r in rids])
+
+
+def _carried(stream: Watched) -> ev.Carried:
+    assert isinstance(stream.stage, AttemptStage) and stream.stage.carried is not None
+    return stream.stage.carried
+
+
+def _settlement(carried: ev.Carried, end: ev.End) -> Settlement:
+    tokens = end.tokens
+    blob = pb.Attempt(
+        number=end.attempt, backend=end.backend, model_used=end.model, outcome=_OUTCOME[end.outcome],
+        status=end.status, error_type=end.problem.kind if end.problem else "",
+        tokens=pb.Tokens(input=tokens.input, cache_read=tokens.cache_read, cache_write_5m=tokens.cache_write_5m,
+                         cache_write_1h=tokens.cache_write_1h, output=tokens.output, reasoning=tokens.reasoning),
+        cost_nano_usd=end.cost, duration_ms=max(end.duration_ms, 0), time_to_first_token_ms=end.first_event_ms,
+        error_body=msgspec.json.encode(end.problem).decode() if end.problem else "",
+        model_reported=end.reported_model, finish_reason=end.finish_reason,
+    ).SerializeToString()
+    who = carried.admission
+    day = datetime.fromtimestamp(carried.admitted / 1000, UTC).strftime("%Y-%m-%d")
+    row = RollupRow(day, who.team, who.project, who.user, who.key, end.model, end.backend)
+    return Settlement(blob, end.cost, tokens.total_input or 0, tokens.total_output or 0, row)
+
+
+def _finished(attempts: list[bytes]) -> ev.Finished:
+    problem = None
+    for blob in attempts:
+        attempt = pb.Attempt.FromString(blob)
+        if attempt.error_body:
+            problem = msgspec.json.decode(attempt.error_body, type=Problem)
+    return ev.Finished(problem, len(attempts))
+
+
+def _line(carried: ev.Carried, end: ev.End) -> str:
+    """The canonical log line of an attempt: facts only, never a prompt or a key."""
+    who, tokens = carried.admission, end.tokens
+    return msgspec.json.encode({
+        "event": "attempt", "request_id": carried.rid, "attempt": end.attempt, "route": who.route,
+        "reason": who.reason, "backend": end.backend, "model": end.model, "model_asked": who.model,
+        "schema": who.schema, "stream": who.stream, "team": who.team, "key": who.key, "outcome": end.outcome,
+        "status": end.status, "error": end.problem.kind if end.problem else None, "tokens": tokens,
+        "cost_nano_usd": end.cost, "duration_ms": end.duration_ms, "first_event_ms": end.first_event_ms,
+        "finish_reason": end.finish_reason,
+    }).decode()

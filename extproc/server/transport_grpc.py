@@ -1,0 +1,114 @@
+"""The reference transport: grpc.aio. It knows bytes and method paths, no message class and no rule."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import grpc
+
+from extproc.server.seam import Opener, Stream
+
+PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+HEALTH = "/grpc.health.v1.Health/Check"
+_SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}
+_log = logging.getLogger("extproc.transport")
+
+
+class _Channel:
+    """Serialises writes: one writer at a time, answers in order."""
+
+    def __init__(self, context: Any, background: set[asyncio.Task[None]]) -> None:
+        self._context = context
+        self._background = background
+        self._queue: deque[bytes] = deque()
+        self._writing = False
+        self.gone = False
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def reply(self, answers: list[bytes]) -> None:
+        if answers and not self.gone:
+            self._queue.extend(answers)
+            if not self._writing:
+                self.later(self.flush())
+
+    async def send(self, answers: list[bytes]) -> None:
+        self._queue.extend(answers)
+        await self.flush()
+
+    async def flush(self) -> None:
+        if self._writing:
+            return
+        self._writing = True
+        try:
+            while self._queue and not self.gone:
+                await self._context.write(self._queue.popleft())
+        except (grpc.aio.UsageError, grpc.RpcError, asyncio.InvalidStateError):
+            self.gone = True  # the peer left; `closed` tells the stream
+        finally:
+            self._writing = False
+
+
+class GrpcTransport:
+    """An ext_proc server on one address (`unix:PATH` or `HOST:PORT`)."""
+
+    def __init__(self, opener: Opener, address: str, max_message: int) -> None:
+        self._opener, self._address = opener, address
+        self._background: set[asyncio.Task[None]] = set()
+        self._server = grpc.aio.server(options=[
+            ("grpc.max_receive_message_length", max_message),
+            ("grpc.max_send_message_length", max_message),
+            ("grpc.so_reuseport", 0),
+        ])
+        self._server.add_generic_rpc_handlers((_Handlers({
+            PROCESS: grpc.stream_stream_rpc_method_handler(self._process),
+            HEALTH: grpc.unary_unary_rpc_method_handler(_health),
+        }),))
+
+    async def start(self) -> None:
+        """Listen. Raises RuntimeError when the address cannot be bound."""
+        self._server.add_insecure_port(self._address)
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Stop accepting, let streams end for `grace` seconds, then wait for work that outlives them."""
+        await self._server.stop(grace)
+        if self._background:
+            await asyncio.wait(self._background, timeout=grace)
+
+    async def _process(self, _requests: Any, context: Any) -> None:
+        channel = _Channel(context, self._background)
+        metadata = {str(k): str(v) for k, v in context.invocation_metadata() or ()}
+        stream: Stream = self._opener(metadata, channel)
+        read: Callable[[], Awaitable[Any]] = context.read
+        try:
+            while (message := await read()) is not grpc.aio.EOF:
+                if answers := stream.feed(message):
+                    await channel.send(answers)
+                if stream.finished:
+                    return
+        except Exception:
+            _log.exception("a stream failed")
+            raise
+        finally:
+            channel.gone = True
+            stream.closed()
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, methods: dict[str, Any]) -> None:
+        self._methods = methods
+
+    def service(self, handler_call_details: Any) -> Any:
+        return self._methods.get(handler_call_details.method)
+
+
+async def _health(_request: bytes, _context: Any) -> bytes:
+    return _SERVING

