@@ -22,6 +22,7 @@ FailoverCause = Literal[
     "connect", "reset", "429", "5xx", "overloaded", "first_event_timeout", "context_too_long", "credentials",
     "not_found",
 ]
+MAX_CHAIN = 6
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
 _SIZE = re.compile(r"^(\d+)(KiB|MiB|GiB|KB|MB|GB|B)?$")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -146,7 +147,12 @@ class SmartConfig(_Model):
     cost_sensitive: str = "local"
     complex: str = "cloud"
     simple: str = "local"
-    threshold: float = Field(0.5, ge=0, le=1)
+    threshold: float = Field(default=0.5, ge=0, le=1)
+
+    def targets(self) -> dict[str, str]:
+        """The chain of each class of request, by its key."""
+        return {"latency_critical": self.latency_critical, "cost_sensitive": self.cost_sensitive,
+                "complex": self.complex, "simple": self.simple}
 
 
 class RoutingConfig(_Model):
@@ -323,33 +329,49 @@ def _explain(item: Any, tree: CommentedMap, name: str) -> str:
     return f"{where}: {message}"
 
 
-def _references(config: GatewayConfig) -> list[tuple[tuple[str | int, ...], str]]:
+_Finding = tuple[tuple[str | int, ...], str]
+
+
+def _references(config: GatewayConfig) -> list[_Finding]:
     """Names that must exist elsewhere in the file, and settings that exclude each other."""
-    found: list[tuple[tuple[str | int, ...], str]] = []
-    backends, chains = sorted(config.backends), sorted(config.chains)
+    return [*_in_chains(config), *_in_routes(config), *_in_settings(config)]
+
+
+def _in_chains(config: GatewayConfig) -> list[_Finding]:
+    found: list[_Finding] = []
     for chain, entries in config.chains.items():
-        if not 1 <= len(entries) <= 6:
-            found.append((("chains", chain), "needs one to six entries"))
-        if len(set(entries)) != len(entries):
-            found.append((("chains", chain), "names an entry twice"))
+        if not 1 <= len(entries) <= MAX_CHAIN:
+            found.append((("chains", chain), f"expected 1 to {MAX_CHAIN} entries, got {len(entries)}"))
         for index, entry in enumerate(entries):
-            backend, slash, model = entry.partition("/")
-            if not slash or not model:
-                found.append((("chains", chain, index), f"expected BACKEND/MODEL, got {entry}"))
+            place = ("chains", chain, index)
+            backend, _, model = entry.partition("/")
+            if not backend or not model:
+                found.append((place, f"expected BACKEND/MODEL, got {entry}"))
             elif backend not in config.backends:
-                found.append((("chains", chain, index),
-                              f"unknown backend {backend}; allowed: {', '.join(backends)}"))
-    targets = [*chains, "smart"]
-    places: list[tuple[tuple[str | int, ...], str]] = [(("models", m), r) for m, r in config.models.items()]
+                found.append((place, f"unknown backend {backend}; allowed: {', '.join(sorted(config.backends))}"))
+            elif entry in entries[:index]:
+                found.append((place, f"{entry} is already in this chain"))
+    return found
+
+
+def _in_routes(config: GatewayConfig) -> list[_Finding]:
+    found: list[_Finding] = []
+    chains = sorted(config.chains)
+    places: list[_Finding] = [(("models", m), r) for m, r in config.models.items()]
     places += [(("routing", "rules", i, "route"), rule.route) for i, rule in enumerate(config.routing.rules)]
     for place, route in places:
-        if route not in config.chains and route != "smart" and route.partition("/")[0] not in config.backends:
-            found.append((place, f"unknown chain {route}; allowed: {', '.join(targets)}, or BACKEND/MODEL"))
-    if "smart" in config.models.values() or config.models == {"auto": "smart"}:
-        smart = config.routing.smart
-        for field in ("latency_critical", "cost_sensitive", "complex", "simple"):
-            if (route := getattr(smart, field)) not in config.chains:
+        backend, _, model = route.partition("/")
+        if route not in config.chains and route != "smart" and not (backend in config.backends and model):
+            found.append((place, f"unknown chain {route}; allowed: {', '.join([*chains, 'smart'])}, or BACKEND/MODEL"))
+    if any(route == "smart" for _, route in places):
+        for field, route in config.routing.smart.targets().items():
+            if route not in config.chains:
                 found.append((("routing", "smart", field), f"unknown chain {route}; allowed: {', '.join(chains)}"))
+    return found
+
+
+def _in_settings(config: GatewayConfig) -> list[_Finding]:
+    found: list[_Finding] = []
     host = config.listen.rpartition(":")[0]
     if config.auth.mode == "none" and host not in ("127.0.0.1", "[::1]", "localhost"):
         found.append((("auth", "mode"), f"none is for loopback only, but listen is {config.listen}; use keys"))

@@ -19,6 +19,7 @@ from extproc.core.pricing import FREE, Price, Rate, per_million
 
 Catalogue = Callable[[str | None, str], tuple[Price | None, int | None]]
 ANY = "*"
+_UNKNOWN = ModelConfig.model_validate({})
 
 
 class Backend(msgspec.Struct, frozen=True):
@@ -75,7 +76,7 @@ class Runtime:
     def resolve(self, name: str, model: str) -> Backend:
         """A backend for any model name, also one that no chain lists."""
         backend = self.config.backends[name]
-        known = backend.models.get(model, ModelConfig())
+        known = backend.models.get(model, _UNKNOWN)
         parts = urlsplit(backend.base_url)
         path = parts.path.rstrip("/")
         price, context = self._price(backend, known, model)

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from extproc.core.conversation import Done, Event, Failure, Start, Stop, TextDelta, ThinkingDelta, ToolDelta, UsageReport
+from extproc.core.conversation import (
+    Done,
+    Event,
+    Failure,
+    Start,
+    Stop,
+    TextDelta,
+    ThinkingDelta,
+    ToolDelta,
+    UsageReport,
+)
 from extproc.core.errors import UpstreamError
 from extproc.core.usage import Tokens
 from extproc.schemas.base import Schema

@@ -17,11 +17,27 @@ from extproc.core.answer import StreamAnswer, WholeAnswer
 from extproc.core.dispatch import prepare
 from extproc.core.errors import GatewayError, Kind, Problem, UpstreamError
 from extproc.core.events import (
-    Action, Begin, Begun, Carried, Closed, Emit, End, Event, Leave, Outcome, Proceed, Reply, RequestBody,
-    RequestHeaders, ResponseBody, ResponseHeaders, ResponseTrailers, Silence, unpack,
+    Action,
+    Begin,
+    Begun,
+    Carried,
+    Closed,
+    Emit,
+    End,
+    Event,
+    Outcome,
+    Proceed,
+    Reply,
+    RequestBody,
+    RequestHeaders,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+    Silence,
+    unpack,
 )
 from extproc.core.usage import Tokens
-from extproc.runtime import ANY, Backend, Runtime
+from extproc.runtime import ANY, Runtime
 from extproc.schemas import SCHEMAS
 from extproc.schemas.base import Schema
 from extproc.wire.content_encoding import Undecodable, decoder

@@ -17,8 +17,25 @@ from extproc.core.conversation import Conversation
 from extproc.core.endpoints import Endpoint, find, models_list
 from extproc.core.errors import GatewayError, Problem, RequestError
 from extproc.core.events import (
-    Action, Admission, Carried, Closed, Event, Finish, Finished, Leave, Proceed, Reply, RequestBody, RequestHeaders,
-    Reserve, Reserved, ResponseBody, ResponseHeaders, ResponseTrailers, Warn, pack,
+    Action,
+    Admission,
+    Carried,
+    Closed,
+    Event,
+    Finish,
+    Finished,
+    Leave,
+    Proceed,
+    Reply,
+    RequestBody,
+    RequestHeaders,
+    Reserve,
+    Reserved,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+    Warn,
+    pack,
 )
 from extproc.runtime import Runtime
 from extproc.schemas import SCHEMAS

@@ -68,5 +68,12 @@ def _fixed(runtime: Runtime, layout: Layout) -> list[cluster.Cluster]:
     return fixed
 
 
+# betterproto2 0.9 spells the JSON names of fields with a digit wrongly; protobuf's own are these.
+_MISSPELT = (("consecutive5Xx", "consecutive5xx"), ("enforcingConsecutive5Xx", "enforcingConsecutive5xx"))
+
+
 def _as_json(message: betterproto2.Message) -> dict[str, Json]:
-    return json.loads(message.to_json())
+    text = message.to_json()
+    for wrong, right in _MISSPELT:
+        text = text.replace(f'"{wrong}"', f'"{right}"')
+    return json.loads(text)

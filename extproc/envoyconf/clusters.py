@@ -16,7 +16,14 @@ import envoy_data_plane.envoy.type.v3 as envoy_type
 
 from extproc import names
 from extproc.envoyconf.common import (
-    EXTPROC_CLUSTER, Layout, assignment, breakers, http_filter, packed, seconds, struct,
+    EXTPROC_CLUSTER,
+    Layout,
+    assignment,
+    breakers,
+    http_filter,
+    packed,
+    seconds,
+    struct,
 )
 from extproc.envoyconf.filters import attempt_stage
 from extproc.runtime import Backend, Chain, Runtime

@@ -55,7 +55,8 @@ def main(config: GatewayConfig, layout: Layout, routes: route.RouteConfiguration
     else:
         manager.rds = hcm.Rds(route_config_name=ROUTES, config_source=file_source(f"{layout.dynamic}/rds.json"))
     return listener.Listener(
-        name="clients", address=address(layout.listen), enable_reuse_port=False, per_connection_buffer_limit_bytes=config.max_body,
+        name="clients", address=address(layout.listen), enable_reuse_port=False,
+        per_connection_buffer_limit_bytes=config.max_body,
         filter_chains=[listener.FilterChain(filters=[listener.Filter(
             name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))])],
     )

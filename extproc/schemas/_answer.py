@@ -8,7 +8,16 @@ from typing import cast
 import msgspec
 
 from extproc.core.conversation import (
-    Event, Failure, Start, Stop, StopReason, TextDelta, ThinkingDelta, ToolDelta, ToolStart, UsageReport,
+    Event,
+    Failure,
+    Start,
+    Stop,
+    StopReason,
+    TextDelta,
+    ThinkingDelta,
+    ToolDelta,
+    ToolStart,
+    UsageReport,
 )
 from extproc.core.errors import Kind, UpstreamError
 from extproc.core.usage import Tokens

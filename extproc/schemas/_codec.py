@@ -50,7 +50,9 @@ def _field_error(text: str, path: str) -> RequestError:
     text = text.replace("`", "")
     text = text[:1].lower() + text[1:300]
     path = path[:120]
-    return RequestError(f"{path}: {text}" if path else f"the body must be a JSON object: {text}", param=path or None)
+    return RequestError(
+        f"{path}: {text}" if path else f"the body must be a JSON object: {text}", param=path or None
+    )
 
 
 def _join(path: str, tail: str) -> str:
@@ -83,7 +85,9 @@ def encode_request(value: object) -> bytes:
     try:
         return _ENCODER.encode(value)
     except FOREIGN_ERRORS as exc:
-        raise RequestError("the request holds a value that cannot be forwarded (nesting or huge numbers)") from exc
+        raise RequestError(
+            "the request holds a value that cannot be forwarded (nesting or huge numbers)"
+        ) from exc
 
 
 def require_text(value: object, path: str) -> str:
@@ -110,7 +114,7 @@ def label(prefix: str, name: str) -> str:
 
 
 def tool_id(identifier: str, *, prefix: str = "call", number: int = 0) -> str:
-    """A tool call id in the alphabet that every provider takes (`[a-zA-Z0-9_-]+`), the same for the same input."""
+    """A tool call id in the alphabet every provider takes (`[a-zA-Z0-9_-]+`); same input, same id."""
     return re.sub(r"[^a-zA-Z0-9_-]", "_", identifier) or f"{prefix}_{number}"
 
 
@@ -127,7 +131,9 @@ def compact(value: Any) -> str:
     return encode_request(value).decode()
 
 
-def split(total: int | None, part: int | None, other: int | None = None) -> tuple[int | None, int | None, int | None]:
+def split(
+    total: int | None, part: int | None, other: int | None = None
+) -> tuple[int | None, int | None, int | None]:
     """Make inclusive counters disjoint: (rest, part, other), clamped so that they sum to the total."""
     if total is None:
         return None, None, None

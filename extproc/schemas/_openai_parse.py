@@ -10,16 +10,44 @@ from typing import Any, Literal
 import msgspec
 
 from extproc.core.conversation import (
-    Conversation, Document, Foreign, Image, Message, Part, Text, Thinking, Tool, ToolChoice, ToolResult, ToolUse,
+    Conversation,
+    Document,
+    Foreign,
+    Image,
+    Message,
+    Part,
+    Text,
+    Thinking,
+    Tool,
+    ToolChoice,
+    ToolResult,
+    ToolUse,
 )
 from extproc.core.errors import RequestError
 from extproc.schemas._codec import ANY, decode, labels, require_text, unmapped_fields
 
-_KNOWN = frozenset({
-    "model", "messages", "tools", "tool_choice", "parallel_tool_calls", "max_tokens", "max_completion_tokens",
-    "stream", "stream_options", "temperature", "top_p", "top_k", "stop", "seed", "n", "reasoning_effort",
-    "response_format", "user",
-})
+_KNOWN = frozenset(
+    {
+        "model",
+        "messages",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "max_tokens",
+        "max_completion_tokens",
+        "stream",
+        "stream_options",
+        "temperature",
+        "top_p",
+        "top_k",
+        "stop",
+        "seed",
+        "n",
+        "reasoning_effort",
+        "response_format",
+        "user",
+    }
+)
 
 
 class _StreamOptions(msgspec.Struct):
@@ -112,6 +140,10 @@ class _ImagePart(msgspec.Struct):
     image_url: str | _ImageUrl
 
 
+class _ThinkingPart(msgspec.Struct):
+    thinking: str | list[_TextPart]
+
+
 class _FilePart(msgspec.Struct):
     file: _File
 
@@ -133,6 +165,7 @@ _PART = msgspec.json.Decoder(_Part)
 _TEXT = msgspec.json.Decoder(_TextPart)
 _REFUSAL = msgspec.json.Decoder(_RefusalPart)
 _IMAGE = msgspec.json.Decoder(_ImagePart)
+_THINKING = msgspec.json.Decoder(_ThinkingPart)
 _FILE = msgspec.json.Decoder(_FilePart)
 _TOOL = msgspec.json.Decoder(_Tool)
 
@@ -153,12 +186,25 @@ def parse_request(body: bytes) -> Conversation:
     limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
     options = request.stream_options
     return Conversation(
-        model=request.model, messages=messages, tools=tools, tool_choice=choice,
-        parallel_tools=request.parallel_tool_calls, max_tokens=limit, stream=bool(request.stream),
-        stream_usage=bool(options and options.include_usage), temperature=request.temperature,
-        top_p=request.top_p, top_k=request.top_k, stop=_stop(request.stop), seed=request.seed,
-        n=1 if request.n is None else request.n, effort=request.reasoning_effort, json_schema=schema,
-        json_object=json_object, user=request.user, unmapped=labels(lost),
+        model=request.model,
+        messages=messages,
+        tools=tools,
+        tool_choice=choice,
+        parallel_tools=request.parallel_tool_calls,
+        max_tokens=limit,
+        stream=bool(request.stream),
+        stream_usage=bool(options and options.include_usage),
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        stop=_stop(request.stop),
+        seed=request.seed,
+        n=1 if request.n is None else request.n,
+        effort=request.reasoning_effort,
+        json_schema=schema,
+        json_object=json_object,
+        user=request.user,
+        unmapped=labels(lost),
     )
 
 
@@ -166,8 +212,11 @@ def _check(request: _Request) -> None:
     require_text(request.model, "model")
     if not request.messages:
         raise RequestError("messages: expected at least one message", param="messages")
-    for name, value, least in (("max_tokens", request.max_tokens, 0), ("n", request.n, 1),
-                               ("max_completion_tokens", request.max_completion_tokens, 0)):
+    for name, value, least in (
+        ("max_tokens", request.max_tokens, 0),
+        ("n", request.n, 1),
+        ("max_completion_tokens", request.max_completion_tokens, 0),
+    ):
         if value is not None and value < least:
             raise RequestError(f"{name}: expected at least {least}, got {str(value)[:20]}", param=name)
 
@@ -188,7 +237,12 @@ def _format(wanted: _ResponseFormat | None, lost: list[str]) -> tuple[Any, bool]
     if given is None:
         path = "response_format.json_schema"
         raise RequestError(f"{path}: required field is missing", param=path)
-    schema = {"name": given.name, "schema": given.schema, "strict": given.strict, "description": given.description}
+    schema = {
+        "name": given.name,
+        "schema": given.schema,
+        "strict": given.strict,
+        "description": given.description,
+    }
     return {key: value for key, value in schema.items() if value is not None}, False
 
 
@@ -206,7 +260,9 @@ def _tool_choice(choice: str | dict[str, Any] | None, lost: list[str]) -> ToolCh
     if choice.get("type") == "allowed_tools":
         lost.append("tool_choice.allowed_tools")
         allowed = choice.get("allowed_tools")
-        return ToolChoice("any" if isinstance(allowed, dict) and allowed.get("mode") == "required" else "auto")
+        return ToolChoice(
+            "any" if isinstance(allowed, dict) and allowed.get("mode") == "required" else "auto"
+        )
     inner = choice.get("function") or choice.get("custom") or choice
     name = inner.get("name") if isinstance(inner, dict) else None
     return ToolChoice("tool", require_text(name, "tool_choice.function.name"))
@@ -319,6 +375,9 @@ def _part(raw: msgspec.Raw, path: str, lost: list[str]) -> Part:
             return Text(text.text)
         case "refusal":
             return Text(decode(_REFUSAL, raw, path).refusal)
+        case "thinking":  # Mistral's form of reasoning_content
+            thought = decode(_THINKING, raw, path).thinking
+            return Thinking(thought if isinstance(thought, str) else "".join(piece.text for piece in thought))
         case "image_url":
             return _image(decode(_IMAGE, raw, path).image_url)
         case "file":

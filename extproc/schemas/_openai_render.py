@@ -7,7 +7,17 @@ from typing import Any
 import msgspec
 
 from extproc.core.conversation import (
-    Conversation, Document, Foreign, Image, Message, Part, Text, Thinking, Tool, ToolResult, ToolUse,
+    Conversation,
+    Document,
+    Foreign,
+    Image,
+    Message,
+    Part,
+    Text,
+    Thinking,
+    Tool,
+    ToolResult,
+    ToolUse,
 )
 from extproc.core.errors import RequestError
 from extproc.schemas._codec import encode_request, json_object, label, labels
@@ -17,7 +27,18 @@ from extproc.wire.json_splice import TopLevel
 MAX_STOP = 4
 _REASONING_MODELS = ("gpt-5", "o1", "o3", "o4")
 """They know max_completion_tokens only and refuse sampling parameters."""
-_STRICT_MESSAGES = ("gpt-", "chatgpt", "o1", "o3", "o4", "mistral", "codestral", "devstral", "magistral", "ministral")
+_STRICT_MESSAGES = (
+    "gpt-",
+    "chatgpt",
+    "o1",
+    "o3",
+    "o4",
+    "mistral",
+    "codestral",
+    "devstral",
+    "magistral",
+    "ministral",
+)
 """Their APIs refuse unknown message fields such as reasoning_content."""
 _SYSTEM_ANYWHERE = ("gpt-", "chatgpt", "o1", "o3", "o4")
 """Many local chat templates raise on a system message that is not the first."""
@@ -29,8 +50,10 @@ _ATTRIBUTION = "x-anthropic-billing-header:"
 def render_request(conversation: Conversation, target: Target) -> Rendered:
     """Render a chat completion request; raise RequestError when a value cannot be written."""
     dropped: list[str] = list(conversation.unmapped)
-    body: dict[str, Any] = {"model": target.model,
-                            "messages": _Messages(target.model, dropped).render(conversation.messages)}
+    body: dict[str, Any] = {
+        "model": target.model,
+        "messages": _Messages(target.model, dropped).render(conversation.messages),
+    }
     _limits(body, conversation, target, dropped)
     _sampling(body, conversation, target, dropped)
     _tools(body, conversation, dropped)
@@ -118,8 +141,10 @@ def _sampling(body: dict[str, Any], conversation: Conversation, target: Target, 
 
 def _format(body: dict[str, Any], conversation: Conversation, dropped: list[str]) -> None:
     if conversation.json_schema is not None:
-        body["response_format"] = {"type": "json_schema", "json_schema": {"name": "response",
-                                                                          **conversation.json_schema}}
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "response", **conversation.json_schema},
+        }
     elif conversation.json_object:
         body["response_format"] = {"type": "json_object"}
 
@@ -137,7 +162,11 @@ def _tools(body: dict[str, Any], conversation: Conversation, dropped: list[str])
         if _is_foreign(tool):
             dropped.append(label("tool", tool.name))
         else:
-            tools.append(tool.foreign if tool.foreign is not None else {"type": "function", "function": _function(tool)})
+            tools.append(
+                tool.foreign
+                if tool.foreign is not None
+                else {"type": "function", "function": _function(tool)}
+            )
     if not tools:
         return
     body["tools"] = tools
@@ -240,16 +269,20 @@ class _Messages:
         shown: list[Part] = []
         for part in result.parts:
             self._note_cache(part)
-            if isinstance(part, Text):
-                lines.append(part.text)
-            elif isinstance(part, Document) and part.text is not None:
-                lines.append(part.text)
-            else:
+            text = None if isinstance(part, Image) else part.text
+            if text is None:
                 lines.append("[image]" if isinstance(part, Image) else "[document]")
                 shown.append(part)
+            else:
+                lines.append(text)
         text = "\n".join(lines)
-        self._out.append({"role": "tool", "tool_call_id": result.id,
-                          "content": f"Error: {text}" if result.is_error else text})
+        self._out.append(
+            {
+                "role": "tool",
+                "tool_call_id": result.id,
+                "content": f"Error: {text}" if result.is_error else text,
+            }
+        )
         return shown
 
     def _user_part(self, part: Part) -> dict[str, Any] | None:
@@ -276,8 +309,13 @@ class _Messages:
             self._dropped.append("document:url")
             return {"type": "text", "text": "[document]"}
         media_type = part.media_type or "application/pdf"
-        return {"type": "file", "file": {"filename": part.name or "document.pdf",
-                                         "file_data": f"data:{media_type};base64,{part.data}"}}
+        return {
+            "type": "file",
+            "file": {
+                "filename": part.name or "document.pdf",
+                "file_data": f"data:{media_type};base64,{part.data}",
+            },
+        }
 
     def _assistant(self, message: Message) -> None:
         texts: list[str] = []
@@ -292,8 +330,13 @@ class _Messages:
                     self._thinking(part, thoughts)
                 case ToolUse():
                     self._note_cache(part)
-                    calls.append({"id": part.id, "type": "function",
-                                  "function": {"name": part.name, "arguments": _arguments(part.arguments)}})
+                    calls.append(
+                        {
+                            "id": part.id,
+                            "type": "function",
+                            "function": {"name": part.name, "arguments": _arguments(part.arguments)},
+                        }
+                    )
                 case Foreign(kind="custom_tool_call", value=value):
                     calls.append({"id": value["id"], "type": "custom", "custom": value["custom"]})
                 case _:
@@ -327,7 +370,9 @@ class _Messages:
 
 def _arguments(text: str) -> str:
     """History must hold a JSON object: some chat templates parse it and fail on anything else."""
-    return text if json_object(text) else "{}" if not text.strip() else encode_request({"text": text}).decode()
+    return (
+        text if json_object(text) else "{}" if not text.strip() else encode_request({"text": text}).decode()
+    )
 
 
 def _image(part: Image) -> dict[str, Any]:

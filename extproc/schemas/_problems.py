@@ -1,4 +1,4 @@
-"""Reading providers' errors, whatever their shape: OpenAI's, Anthropic's, FastAPI's, Ollama's, an HTML page."""
+"""Reading providers' errors of any shape: OpenAI's, Anthropic's, FastAPI's, Ollama's, an HTML page."""
 
 from __future__ import annotations
 
@@ -11,14 +11,31 @@ from extproc.schemas._codec import ANY, FOREIGN_ERRORS
 
 MAX_TEXT = 500
 _STATUS_BY_TYPE = {
-    "invalid_request_error": 400, "authentication_error": 401, "billing_error": 402, "permission_error": 403,
-    "not_found_error": 404, "request_too_large": 413, "rate_limit_error": 429, "rate_limit_exceeded": 429,
-    "insufficient_quota": 429, "api_error": 500, "server_error": 500, "timeout_error": 504, "overloaded_error": 529,
-    "invalid_api_key": 401, "model_not_found": 404, "context_length_exceeded": 400,
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+    "api_error": 500,
+    "server_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+    "invalid_api_key": 401,
+    "model_not_found": 404,
+    "context_length_exceeded": 400,
     "exceed_context_size_error": 400,
 }
-_CONTEXT = ("prompt is too long", "context_length_exceeded", "maximum context length", "exceed_context_size_error",
-            "exceeds the available context size")
+_CONTEXT = (
+    "prompt is too long",
+    "context_length_exceeded",
+    "maximum context length",
+    "exceed_context_size_error",
+    "exceeds the available context size",
+)
 _CREDENTIALS = frozenset({"invalid_api_key", "authentication_error", "permission_error"})
 _KEY_LIKE = re.compile(r"(?:\bsk-|\bBearer\s+|\bAIza|\bgsk_|\bxai-)[\w.*-]{4,}", re.IGNORECASE)
 _MARKUP = re.compile(r"<(script|style)\b.*?</\1>|<[^>]{0,2000}>", re.DOTALL | re.IGNORECASE)
@@ -66,14 +83,22 @@ def _from_value(value: Any) -> _Told | None:
     text = value.get("message") or value.get("detail") or value.get("msg")
     code = value.get("code")
     words = frozenset(word for word in (value.get("type"), code) if isinstance(word, str))
-    number = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal() and len(code) == 3) else 0
+    number = (
+        int(code)
+        if isinstance(code, int) or (isinstance(code, str) and code.isdecimal() and len(code) == 3)
+        else 0
+    )
     param = value.get("param")
     if isinstance(text, list | dict):
         text = str(text)
     if not text and not words:
         return None
-    return _Told(_clean(text or " ".join(words)), words, number if 400 <= number < 600 else 0,
-                 param if isinstance(param, str) else None)
+    return _Told(
+        _clean(text or " ".join(words)),
+        words,
+        number if 400 <= number < 600 else 0,
+        param if isinstance(param, str) else None,
+    )
 
 
 def _clean(text: object) -> str:
@@ -96,8 +121,12 @@ def _classify(status: int, told: _Told) -> Problem:
 
 def _kind(status: int, words: frozenset[str]) -> tuple[Kind, int]:
     table: dict[int, tuple[Kind, int]] = {
-        402: ("quota", 402), 404: ("not_found", 404), 408: ("timeout", 504), 413: ("too_large", 413),
-        504: ("timeout", 504), 529: ("overloaded", 529),
+        402: ("quota", 402),
+        404: ("not_found", 404),
+        408: ("timeout", 504),
+        413: ("too_large", 413),
+        504: ("timeout", 504),
+        529: ("overloaded", 529),
     }
     if status == 429:
         quota = "insufficient_quota" in words or "billing_error" in words

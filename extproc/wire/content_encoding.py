@@ -9,7 +9,7 @@ import brotli
 import zstandard
 
 
-class Undecodable(Exception):
+class Undecodable(Exception):  # noqa: N818
     """The bytes are not what content-encoding says, or the coding is unknown."""
 
 

@@ -1,6 +1,6 @@
 """Byte-exact edits of the top-level fields of a JSON object: what is not edited keeps its exact bytes.
 
-Pass-through must not disturb a provider's prompt cache or lose unknown fields, so the body is never re-encoded.
+Pass-through must not disturb a provider's prompt cache or lose unknown fields, so nothing is re-encoded.
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ class TopLevel:
         for key, (start, value, end) in self._spans.items():
             if key not in remove:
                 # What stood before the first field (the brace) stays; later gaps are the field's own comma.
-                pieces += (body[previous_end:start] if pieces else self._opening(),
-                           body[start:value], replace.get(key, body[value:end]))
+                pieces += (
+                    body[previous_end:start] if pieces else self._opening(),
+                    body[start:value],
+                    replace.get(key, body[value:end]),
+                )
             previous_end = end
         for key, value in replace.items():
             if key not in self._spans:
@@ -64,8 +67,9 @@ class TopLevel:
 
     def _refuse_twins(self, edited: set[str]) -> None:
         for key in self._spans:
-            if key not in edited and key.casefold() in edited:
-                raise RequestError(f"duplicate field {key.casefold()} (in another letter case)", param=key.casefold())
+            folded = key.casefold()
+            if key not in edited and folded in edited:
+                raise RequestError(f"duplicate field {folded} (in another letter case)", param=folded)
 
     def _skip(self, position: int) -> int:
         body = self._body
@@ -84,7 +88,7 @@ class TopLevel:
             position = self._end_of_string(position)
             key = _KEY.decode(body[start:position])
             value = self._skip(self._skip(position) + 1)
-            raw = memoryview(fields[key])
+            raw = bytes(fields[key])
             end = value + len(raw)
             position = self._skip(end)
             if key in self._spans or body[value:end] != raw or body[position] not in b",}":

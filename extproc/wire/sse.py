@@ -11,7 +11,7 @@ MAX_EVENT = 16 * 1024 * 1024
 """Bytes one event may have before the stream is called broken (providers send images and files in events)."""
 
 
-class EventTooLarge(Exception):
+class EventTooLarge(Exception):  # noqa: N818
     """An event grew past `MAX_EVENT` without ending."""
 
 
