@@ -188,7 +188,7 @@ def measure() -> dict[str, float]:
     """All numbers, in microseconds of CPU."""
     from extproc.ledger.memory import MemoryLedger
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=Path(os.devnull).open("w"))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", filename=os.devnull)
     null, memory = Bench(_NullLedger()), Bench(MemoryLedger())
     per_event = len(stream_events())
     return {

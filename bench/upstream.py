@@ -143,7 +143,7 @@ async def _serve(port: int) -> None:
     streams, parent = _Streams(), os.getppid()
     clock = asyncio.create_task(streams.clock())
     async with await asyncio.start_server(streams.serve, "127.0.0.1", port):
-        while os.getppid() == parent:
+        while os.getppid() == parent:  # noqa: ASYNC110 - nothing tells a parent's end
             await asyncio.sleep(0.5)
     clock.cancel()
 

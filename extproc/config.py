@@ -13,9 +13,11 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+SHA256 = r"^[0-9a-f]{64}$"
 Name = Annotated[str, Field(pattern=NAME)]
 Feature = Literal["tools", "images", "documents", "json_schema", "thinking", "stream"]
 FailoverCause = Literal[
@@ -52,9 +54,21 @@ def _size(value: object) -> object:
     raise ValueError("expected a size such as 512KiB, 32MiB")
 
 
+def _workers(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 64):
+        return value
+    raise ValueError("expected a whole number from 1 to 64, or auto")
+
+
+def _redis(value: str) -> str:
+    if value == "embedded" or re.match(r"^(rediss?|unix)://.", value):
+        return value
+    raise ValueError("expected embedded, redis://…, rediss://… or unix://…")
+
+
 def _address(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError("expected HOST:PORT, such as 127.0.0.1:10000")
     return value
 
@@ -62,6 +76,8 @@ def _address(value: str) -> str:
 Duration = Annotated[float, pydantic.BeforeValidator(_duration)]
 Size = Annotated[int, pydantic.BeforeValidator(_size)]
 Address = Annotated[str, pydantic.AfterValidator(_address)]
+Workers = Annotated[int | Literal["auto"], pydantic.BeforeValidator(_workers)]
+Store = Annotated[str, pydantic.AfterValidator(_redis)]
 
 
 class _Model(BaseModel):
@@ -104,7 +120,7 @@ class KeyConfig(_Model):
     """A gateway key, known by its hash only (`extproc keys create` makes both)."""
 
     name: Name
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: str = Field(pattern=SHA256)
     team: str = "default"
     project: str = ""
     user: str = ""
@@ -187,8 +203,8 @@ class GatewayConfig(_Model):
     listen: Address = "127.0.0.1:10000"
     admin: Address = "127.0.0.1:10001"
     envoy_admin: Address = "127.0.0.1:9901"
-    workers: int | Literal["auto"] = "auto"
-    redis: str = "embedded"
+    workers: Workers = "auto"
+    redis: Store = "embedded"
     max_body: Size = 32 << 20
     auth: AuthConfig = AuthConfig()
     backends: dict[Name, BackendConfig] = Field(min_length=1)
@@ -223,12 +239,21 @@ def parse(text: str, name: str, folder: Path, env: Mapping[str, str] = os.enviro
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        problem = (error.problem or "not valid YAML").split("\n")[0]
-        raise ConfigError([f"{name}:{line}: {problem}"]) from error
+        problem = (error.problem or "cannot be read").split("\n")[0]
+        if problem.startswith("but ") and error.context:
+            problem = f"{error.context}, {problem}"
+        if isinstance(error, DuplicateKeyError):  # its text quotes both values, and they may be secrets
+            problem = problem.partition(" with value ")[0]
+        raise ConfigError([f"{name}:{line}: not valid YAML: {problem}"]) from error
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError([f"{name}:1: not valid YAML"]) from error
     if not isinstance(tree, CommentedMap):
         raise ConfigError([f"{name}:1: expected a mapping with backends and chains"])
     findings: list[str] = []
-    filled = _fill(tree, (), env, folder, findings, tree, name)
+    try:
+        filled = _fill(tree, (), env, folder, findings, tree, name)
+    except RecursionError as error:
+        raise ConfigError([f"{name}:1: an alias contains itself"]) from error
     if findings:
         raise ConfigError(findings)
     try:
@@ -266,6 +291,8 @@ def _fill(value: Any, path: tuple[str | int, ...], env: Mapping[str, str], folde
             return (folder / text[5:]).read_text("utf-8").strip()
         except OSError as error:
             findings.append(f"{where}: secret file {text[5:]} cannot be read: {error.strerror}")
+        except UnicodeDecodeError:
+            findings.append(f"{where}: secret file {text[5:]} is not UTF-8 text")
     return text
 
 
@@ -310,23 +337,39 @@ def _types(annotation: Any) -> list[Any]:
     return [annotation, *[t for arg in inner for t in _types(arg)]]
 
 
+_EXPECTED = {
+    "string_type": "text", "bool_type": "true or false", "int_type": "a whole number", "float_type": "a number",
+    "list_type": "a list", "dict_type": "a mapping", "model_type": "a mapping", "finite_number": "a finite number",
+}
+_PATTERNS = {
+    NAME: "a name of up to 64 letters, digits, dots, dashes and underscores",
+    SHA256: "64 hexadecimal digits, as printed by: extproc keys create",
+}
+
+
 def _explain(item: Any, tree: CommentedMap, name: str) -> str:
-    path = tuple(step for step in item["loc"] if step != "[key]" and not str(step).startswith("literal["))
-    path = tuple(p for p in path if p != "int" or "workers" not in path)
+    """One line for one pydantic finding: where, what, and what is allowed."""
+    path = tuple(step for step in item["loc"] if step != "[key]")
     where = f"{name}:{_line(tree, path)}: {_dotted(path)}"
-    if item["type"] == "extra_forbidden":
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
         allowed = _fields_at(path[:-1])
         close = get_close_matches(str(path[-1]), allowed, 1)
         hint = f"did you mean {close[0]}? " if close else ""
         return f"{where}: unknown key; {hint}allowed: {', '.join(allowed)}"
-    if item["type"] == "missing":
+    if kind == "missing":
         return f"{where}: is required"
-    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    if item["type"] == "literal_error":
-        return f"{where}: allowed: {item['ctx']['expected']}"
-    if item["type"].endswith("_type"):
-        return f"{where}: expected {message}"
-    return f"{where}: {message}"
+    if kind == "literal_error":
+        allowed = re.findall(r"'([^']*)'", context["expected"])
+        return f"{where}: allowed: {', '.join(allowed)}"
+    if kind == "too_short":
+        return f"{where}: needs at least {context['min_length']} entry"
+    if kind == "greater_than_equal":
+        return f"{where}: expected a number of at least {context['ge']:g}"
+    if kind == "less_than_equal":
+        return f"{where}: expected a number of at most {context['le']:g}"
+    expected = _EXPECTED.get(kind) or (_PATTERNS.get(context["pattern"]) if "pattern" in context else None)
+    return f"{where}: expected {expected}" if expected else f"{where}: {str(item['msg']).removeprefix('Value error, ')}"
 
 
 _Finding = tuple[tuple[str | int, ...], str]
@@ -340,6 +383,8 @@ def _references(config: GatewayConfig) -> list[_Finding]:
 def _in_chains(config: GatewayConfig) -> list[_Finding]:
     found: list[_Finding] = []
     for chain, entries in config.chains.items():
+        if chain == "smart":
+            found.append((("chains", chain), "smart is the name of the smart flow; choose another"))
         if not 1 <= len(entries) <= MAX_CHAIN:
             found.append((("chains", chain), f"expected 1 to {MAX_CHAIN} entries, got {len(entries)}"))
         for index, entry in enumerate(entries):
@@ -374,11 +419,8 @@ def _in_settings(config: GatewayConfig) -> list[_Finding]:
     found: list[_Finding] = []
     host = config.listen.rpartition(":")[0]
     if config.auth.mode == "none" and host not in ("127.0.0.1", "[::1]", "localhost"):
-        found.append((("auth", "mode"), f"none is for loopback only, but listen is {config.listen}; use keys"))
+        found.append((("listen",), f"{config.listen} is not loopback, and auth.mode none is for loopback only; "
+                                   "use auth.mode keys, or 127.0.0.1, [::1] or localhost"))
     if config.auth.mode == "keys" and not config.auth.keys:
         found.append((("auth", "keys"), "mode keys needs at least one key; make one with: extproc keys create"))
-    if isinstance(config.workers, int) and not 1 <= config.workers <= 64:
-        found.append((("workers",), "expected 1 to 64, or auto"))
-    if config.redis != "embedded" and not re.match(r"^(rediss?|unix)://", config.redis):
-        found.append((("redis",), "expected embedded, redis://…, rediss://… or unix://…"))
     return found

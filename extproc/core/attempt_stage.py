@@ -34,7 +34,9 @@ from extproc.core.events import (
     ResponseHeaders,
     ResponseTrailers,
     Silence,
+    header_text,
     unpack,
+    whole_number,
 )
 from extproc.core.usage import Tokens
 from extproc.runtime import ANY, Runtime
@@ -142,17 +144,15 @@ class AttemptStage:
         try:
             carried = unpack(event.decision)
             runtime = self._runtime_of(carried.generation)
-            self._backend = runtime.backends[event.target]
-        except (msgspec.DecodeError, KeyError) as error:
+            self._backend, self._client = runtime.backends[event.target], SCHEMAS[carried.schema]
+        except (msgspec.DecodeError, KeyError, RecursionError):
             # No decision of ours, or a host without our mark: nothing may leave for a provider.
             self._state = "over"
             problem = Problem("unavailable", "this request was not admitted by the gateway; send it again")
-            _ = error
             return [self._reply(problem)]
         if self._backend.model == ANY:
             self._backend = runtime.resolve(self._backend.name, carried.model)
         self._carried, self._failover = carried, frozenset(runtime.config.failover.on)
-        self._client = SCHEMAS[carried.schema]
         self._model = self._backend.model
         self._state, self._settled = "body", False
         return [Begin(self._number, self._backend.name, self._model), Proceed("request_headers")]
@@ -178,8 +178,7 @@ class AttemptStage:
         carried = self._carried
         assert carried is not None
         self._response, self._state = event.headers, "reading"
-        status = event.headers.get(":status", "0")
-        self._status = int(status) if status.isdigit() else 0
+        self._status = whole_number(event.headers.get(":status", "")) or 0
         self._decode = decoder(event.headers.get("content-encoding")).decode
         backend, rid, created = SCHEMAS[self._backend.schema], carried.rid, carried.admitted // 1000
         if self._status == 200:
@@ -204,8 +203,8 @@ class AttemptStage:
     def _refused(self, now: int) -> list[Action]:
         """A complete error answer of the provider."""
         problem = SCHEMAS[self._backend.schema].parse_error(self._status, self._error_body)
-        if (after := self._response.get("retry-after", "")).isdigit():
-            problem = msgspec.structs.replace(problem, retry_after=int(after))
+        if (after := whole_number(self._response.get("retry-after", ""))) is not None:
+            problem = msgspec.structs.replace(problem, retry_after=after)
         return self._failed(problem, now)
 
     def _whole(self, answer: WholeAnswer, now: int) -> list[Action]:
@@ -231,7 +230,7 @@ class AttemptStage:
                 return self._failed(problem, now)
             return [*_emit(out, end=False), *self._broken(problem, now)]
         actions: list[Action] = []
-        if self._state == "reading" and learnt.started:
+        if self._state == "reading" and (learnt.started or learnt.done or out):
             self._state, self._first_event = "streaming", now
             actions.append(self._release(200, self._headers_for_client("text/event-stream", None)))
         if end and not learnt.done:
@@ -311,13 +310,13 @@ class AttemptStage:
 
     def _headers_for_client(self, content_type: str, length: int | None) -> dict[str, str]:
         headers = {
-            "content-type": content_type, names.BACKEND: self._backend.name, names.MODEL: self._model,
+            "content-type": content_type, names.BACKEND: self._backend.name, names.MODEL: header_text(self._model),
             names.ATTEMPTS: str(self._number),
         }
         if length is not None:
             headers["content-length"] = str(length)
         if self._dropped:
-            headers[names.WARNINGS] = "dropped: " + ", ".join(self._dropped)[:500]
+            headers[names.WARNINGS] = header_text("dropped: " + ", ".join(self._dropped))
         return headers
 
     def _release(self, status: int, headers: Mapping[str, str]) -> Proceed:
@@ -328,7 +327,7 @@ class AttemptStage:
 
     def _reply(self, problem: Problem) -> Reply:
         rid = self._carried.rid if self._carried else ""
-        headers = {"content-type": "application/json", names.BACKEND: getattr(self, "_backend_name", "none")}
+        headers = {"content-type": "application/json", names.BACKEND: "none"}
         return Reply(problem.http_status, headers, self._client.render_error(problem, rid))
 
 

@@ -83,6 +83,17 @@ Event = (RequestHeaders | RequestBody | ResponseHeaders | ResponseBody | Respons
 
 # ---------------------------------------------------------------------------------------- actions
 
+
+def header_text(text: str) -> str:
+    """Text fit for a header value: printable ASCII, bounded."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:300])
+
+
+def whole_number(text: str) -> int | None:
+    """The value of a header that should be a plain number; None for anything else, however long."""
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
+
+
 Phase = Literal["request_headers", "request_body", "response_headers", "response_trailers"]
 
 

@@ -35,11 +35,14 @@ from extproc.core.events import (
     ResponseHeaders,
     ResponseTrailers,
     Warn,
+    header_text,
     pack,
+    whole_number,
 )
 from extproc.runtime import Runtime
 from extproc.schemas import SCHEMAS
 from extproc.schemas.base import Schema
+from extproc.wire.json_splice import TopLevel
 
 JSON = {"content-type": "application/json"}
 
@@ -80,6 +83,8 @@ class RequestStage:
                 return self._on_finished(event)
             case Closed():
                 return self._on_closed()
+            case ResponseHeaders() if self._state in ("headers", "body", "reserving"):
+                return self._on_local_reply(event)
             case ResponseHeaders():
                 return [Proceed("response_headers", remove=(names.RETRY,)), Leave()]
             case ResponseBody() | ResponseTrailers() | RequestBody() | RequestHeaders():
@@ -129,8 +134,8 @@ class RequestStage:
         if coding != "identity":
             raise RequestError(f"content-encoding {coding[:40]} is not supported; send the body uncompressed",
                                kind="unsupported_media", param="content-encoding")
-        length = event.headers.get("content-length", "")
-        if length.isdigit() and int(length) > self._runtime.config.max_body:
+        length = whole_number(event.headers.get("content-length", ""))
+        if length is not None and length > self._runtime.config.max_body:
             raise RequestError(f"the body has {length} bytes; the limit is {self._runtime.config.max_body}",
                                kind="too_large", param="body")
         if event.end_of_stream:
@@ -138,6 +143,7 @@ class RequestStage:
 
     def _on_body(self, event: RequestBody, now: int) -> list[Action]:
         assert self._endpoint is not None
+        TopLevel(event.body)  # a field given twice would be read one way here and another way by a provider
         conversation = self._schema.parse_request(event.body)
         facts = signals.extract(conversation, len(event.body), self._endpoint.route, self._headers,
                                 self._key.name if self._key else "", self._key.team if self._key else "default")
@@ -188,7 +194,7 @@ class RequestStage:
         An answer without our attempt's mark is Envoy's own (no host, connection refused, deadline): it is replaced by
         the last useful error, which the ledger knows.
         """
-        status = int(event.headers.get(":status", "0"))
+        status = whole_number(event.headers.get(":status", "")) or 0
         if names.BACKEND not in event.headers:
             self._state = "finishing"
             return [Finish(wait=True, status=status)]
@@ -198,6 +204,16 @@ class RequestStage:
             Proceed("response_headers", set=self._told(), remove=(names.RETRY, "x-envoy-upstream-service-time")),
             Leave(),
         ]
+
+    def _on_local_reply(self, event: ResponseHeaders) -> list[Action]:
+        """Envoy refused the request before our decision (a body over its buffer): say it in the client's shape."""
+        reserved, self._state = self._state == "reserving", "over"
+        status = whole_number(event.headers.get(":status", "")) or 0
+        problem = Problem("too_large", f"the body is longer than {self._runtime.config.max_body} bytes", "body")
+        if status != problem.http_status:
+            problem = Problem("unavailable", "the gateway could not take this request; send it again", status=status)
+        finish: list[Action] = [Finish(wait=False, status=status)] if reserved else []
+        return [*finish, self._reply(problem)]
 
     def _on_finished(self, event: Finished) -> list[Action]:
         self._state = "over"
@@ -220,8 +236,8 @@ class RequestStage:
         else:
             told["x-request-id"] = self._rid
         if self._decision is not None:
-            told[names.ROUTE] = _header(self._decision.route)
-            told[names.REASON] = _header(self._decision.reason)
+            told[names.ROUTE] = header_text(self._decision.route)
+            told[names.REASON] = header_text(self._decision.reason)
         return told
 
     def _reply(self, problem: Problem) -> Reply:
@@ -231,10 +247,3 @@ class RequestStage:
         if problem.should_retry is not None:
             headers["x-should-retry"] = "true" if problem.should_retry else "false"
         return Reply(problem.http_status, headers, self._schema.render_error(problem, self._rid))
-
-
-def _header(text: str) -> str:
-    """Text fit for a header value: printable ASCII, bounded."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:300])
-
-

@@ -41,6 +41,9 @@ def decide(runtime: Runtime, signals: Signals, conversation: Conversation, score
     model = signals.model
     if chain is None:
         name, _, model = route.partition("/")
+        if name not in runtime.pins:  # only the smart flow names chains that the file need not have
+            raise RequestError(f"smart routing is not configured: there is no chain {route}", kind="not_found",
+                               param="model")
         chain = runtime.pins[name]
     return _constrain(runtime, signals, conversation, route, chain, reason, model)
 
@@ -62,7 +65,7 @@ def _route(runtime: Runtime, signals: Signals, scorer: Scorer) -> tuple[str, str
             return rule.route, f"rule: {rule.reason}"
     if signals.path == "smart":
         return _smart(runtime, signals, scorer)
-    named = runtime.named(signals.model)
+    named = "smart" if signals.model == "smart" else runtime.named(signals.model)
     if named == "smart":
         return _smart(runtime, signals, scorer)
     if named is not None:

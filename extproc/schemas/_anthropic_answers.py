@@ -141,7 +141,7 @@ def render_usage(tokens: Tokens) -> dict[str, Any]:
         "cache_read_input_tokens": tokens.cache_read or 0,
         "output_tokens": tokens.total_output or 0,
     }
-    if tokens.cache_write:
+    if tokens.cache_write_5m is not None or tokens.cache_write_1h is not None:
         usage["cache_creation"] = {
             "ephemeral_5m_input_tokens": tokens.cache_write_5m or 0,
             "ephemeral_1h_input_tokens": tokens.cache_write_1h or 0,
@@ -198,9 +198,7 @@ def _block(block: _Block, tools: int) -> tuple[Event, ...]:
 def render_response(events: Iterable[Event], *, model: str, created: int, fallback_id: str) -> bytes:
     """The message object; raise UpstreamError when the events hold a Failure."""
     answer = gather(events)
-    content = [
-        _render_block(block, i) for i, block in enumerate(answer.blocks) if block.kind != "text" or block.text
-    ]
+    content = [_render_block(block, i) for i, block in enumerate(answer.blocks) if block.kind != "text" or block.text]
     return encode(
         {
             "id": answer_id(answer.id, fallback_id),

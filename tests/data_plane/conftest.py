@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -63,8 +63,8 @@ class Plane:
     config: Path
     log: Path
     state: Path
-    text: str = ""
-    children: dict[str, int] = field(default_factory=dict)
+    text: str
+    store_pid: int
 
     def call(self, method: str, path: str, body: bytes | dict | None = None, headers: dict[str, str] | None = None,
              timeout: float = 20) -> Answer:
@@ -121,9 +121,13 @@ class Plane:
 
     def pids(self, name: str) -> list[int]:
         """Process ids of children by a part of their command line."""
-        out = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-        rows = [line.split(None, 2) for line in out.splitlines()[1:]]
-        return [int(pid) for pid, parent, args in rows if int(parent) == self.process.pid and name in args]
+        found: list[int] = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == self.process.pid and name.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+        return found
 
     def envoy_stats(self, pattern: str) -> dict[str, int]:
         """Envoy's counters whose name matches."""
@@ -187,7 +191,7 @@ def running(upstream: Upstream, extra: str = "", template: str = CONFIG):
                 stdout=out, stderr=out, env=environment)
         stack.callback(_end, process)
         plane = Plane(upstream, ports["port"], ports["admin"], ports["envoy_admin"], embedded.url(sock), process,
-                      config, log, root / "state", text)
+                      config, log, root / "state", text, store.pid)
         deadline = time.monotonic() + 30
         while "Ctrl-C" not in log.read_text():
             if process.poll() is not None or time.monotonic() > deadline:

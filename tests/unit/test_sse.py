@@ -27,7 +27,7 @@ def test_any_chunking_gives_the_same_events(stream: bytes, expected: list[tuple[
     cut = trailing.feed(stream + b"data: unfinished")
     for events in (whole, bytewise, cut):
         assert expected == [(event.event, event.data) for event in events]
-    assert b"data: unfinished" == trailing.pending
+    assert trailing.pending == b"data: unfinished"
     assert stream.removeprefix(b"\xef\xbb\xbf") == b"".join(event.raw for event in whole)
 
 
