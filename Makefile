@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+ZEROS := 0000000000000000000000000000000000000000000000000000000000000000
 
 .PHONY: up test lint bench envoy protos fmt clean
 
@@ -21,8 +22,8 @@ bench: $(READY)
 
 # The checked-in Envoy configurations and generated protobuf code; a test fails on a difference.
 envoy: $(READY)
-	$(PY) -m extproc.cli envoy-config -c docker/gateway.yaml --listen 0.0.0.0:10000 --envoy-admin 0.0.0.0:9901 > envoy/edge.yaml
-	$(PY) -m extproc.cli envoy-config -c docker/gateway.yaml --listen 127.0.0.1:10000 --envoy-admin 127.0.0.1:9901 > envoy/sidecar.yaml
+	EXTPROC_KEY_SHA256=$(ZEROS) $(PY) -m extproc.cli envoy-config -c docker/gateway.yaml > envoy/edge.yaml
+	EXTPROC_KEY_SHA256=$(ZEROS) $(PY) -m extproc.cli envoy-config -c docker/gateway.yaml --listen 127.0.0.1:10000 --envoy-admin 127.0.0.1:9901 > envoy/sidecar.yaml
 
 protos: $(READY)
 	$(PY) -m grpc_tools.protoc -Iprotos --python_out=extproc/pb --pyi_out=extproc/pb protos/*.proto

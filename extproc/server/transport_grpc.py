@@ -24,12 +24,13 @@ class _Channel:
     def __init__(self, context: Any, background: set[asyncio.Task[None]]) -> None:
         self._context = context
         self._background = background
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[bytes] = deque()
         self._writing = False
         self.gone = False
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(work)
+        task = self._loop.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

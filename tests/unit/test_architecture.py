@@ -7,17 +7,21 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import envoy_data_plane.envoy.config.core.v3 as envoy_core
-import envoy_data_plane.envoy.service.ext_proc.v3 as envoy
 import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from extproc.pb import ext_proc_pb2 as pb
+
+with warnings.catch_warnings():  # envoy-data-plane still uses what pydantic calls deprecated
+    warnings.simplefilter("ignore")
+    import envoy_data_plane.envoy.config.core.v3 as envoy_core
+    import envoy_data_plane.envoy.service.ext_proc.v3 as envoy
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "extproc"
