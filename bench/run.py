@@ -201,17 +201,20 @@ class Sums:
         self.example = ""
 
     def loaded(self, side: Side, got: dict[str, Any], before: dict[str, float]) -> None:
+        """Take a run under load; of a stream the first event's time counts as its latency."""
         for group, pids in side.groups.items():
             self.cpu[group] += cpu_us(pids) - before[group]
         self.requests += got["requests"]
         self.events += got["events"]
         self.seconds += got["seconds"]
         self.busy += got["latency"]
+        if got["events"]:
+            self.first += got["first"]
         self._count(got)
 
     def lonely(self, got: dict[str, Any]) -> None:
+        """Take a run of one connection."""
         self.alone += got["latency"]
-        self.first += got["first"]
         self._count(got)
 
     def _count(self, got: dict[str, Any]) -> None:
@@ -225,7 +228,7 @@ class Sums:
             "requests": self.requests, "bad": self.bad, "lost": self.lost, "example_of_bad": self.example,
             "per_second": self.requests / self.seconds if self.seconds else 0,
             "events_per_request": self.events / count,
-            "busy_ms": _cuts(self.busy), "alone_ms": _cuts(self.alone), "alone_first_ms": _cuts(self.first),
+            "busy_ms": _cuts(self.busy), "alone_ms": _cuts(self.alone), "first_event_ms": _cuts(self.first),
             "cpu_us_per_request": {k: v / count for k, v in self.cpu.items()},
             "worker_cpu_us_per_event": self.cpu["worker"] / events if self.events else None,
         }
@@ -260,16 +263,16 @@ def _measure(sides: dict[str, Side], rounds: int, seconds: float) -> dict[str, d
 def _rows(result: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     yield ("load", "side", "per s", "+p50 ms", "+p99 ms", "worker us", "envoy us", "store us", "us/event", "bad")
     for case, sides in result["cases"].items():
+        plain = sides.get("plain") or result["cases"][case.partition(",")[0]]["plain"]
         for name, got in sides.items():
-            plain, cpu = sides.get("plain", got), got["cpu_us_per_request"]
-            added = [f"{got['alone_ms'][q] - plain['alone_ms'][q]:.2f}" for q in ("p50", "p99")]
+            cpu, event = got["cpu_us_per_request"], got["worker_cpu_us_per_event"]
+            which = "alone_ms" if event is None else "first_event_ms"
+            added = [f"{got[which][q] - plain[which][q]:.2f}" for q in ("p50", "p99")]
             if name == "plain":
-                added = [f"({got['alone_ms'][q]:.2f})" for q in ("p50", "p99")]
-            if not got["alone_ms"]["p50"]:
-                added = ["", ""]
-            event = got["worker_cpu_us_per_event"]
+                added = [f"({got[which][q]:.2f})" for q in ("p50", "p99")]
             per_event = f"{event:.1f}" if event is not None and name != "plain" else ""
-            yield (case, name, f"{got['per_second']:.0f}", *added, f"{cpu['worker']:.0f}", f"{cpu['envoy']:.0f}",
+            per_second = "paced" if case.startswith("paced") else f"{got['per_second']:.0f}"
+            yield (case, name, per_second, *added, f"{cpu['worker']:.0f}", f"{cpu['envoy']:.0f}",
                    f"{cpu['store']:.0f}", per_event, str(got["bad"] + got["lost"]))
 
 
@@ -293,8 +296,9 @@ def _print(result: dict[str, Any]) -> None:
     for row in rows:
         cells = [c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         print("  ".join(cells))
-    print("\n+p50/+p99: one connection, added over plain Envoy (plain itself in brackets); per s and CPU us per request"
-          "\nor stream: 32 connections, or 16 streams of 200 events (burst: back to back, so Envoy merges events).\n")
+    print("\n+p50/+p99: added over plain Envoy (itself in brackets); of requests with one connection, of streams the"
+          "\nfirst event. The rest: 32 connections, or 16 streams of 200 events (paced: one each 10 ms; burst: back to"
+          "\nback, so Envoy merges events); CPU per request or stream. ours counts the store, the floor has none.\n")
     for what, got, aim in _aims(result):
         print(f"{what:<46}{got:>8}{'   aim <= ' + aim if aim else ''}")
 

@@ -63,6 +63,7 @@ class Gateway:
         self._seen = ""
         self._runtimes: list[Any] = []
         self._background: list[asyncio.Task[None]] = []
+        self._await_ports: list[int] = []
 
     # ------------------------------------------------------------------------------------ start
 
@@ -71,9 +72,10 @@ class Gateway:
         self._folders()
         await self._configure()
         config = self.config
-        self.listen = _free(config.listen, "listen" in config.model_fields_set)
-        self.admin = _free(config.admin, "admin" in config.model_fields_set)
-        self.envoy_admin = _free(config.envoy_admin, "envoy_admin" in config.model_fields_set)
+        given = config.model_fields_set
+        self.listen = _free(config.listen, "listen" in given, ())
+        self.admin = _free(config.admin, "admin" in given, (self.listen,))
+        self.envoy_admin = _free(config.envoy_admin, "envoy_admin" in given, (self.listen, self.admin))
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
         await self._start_store()
         await self._start_workers()
@@ -148,15 +150,19 @@ class Gateway:
         model = self._options.state.resolve() / "models" / "tiny-qwen3.gguf"
         await asyncio.to_thread(tiny_qwen3.ensure, model)
         found: list[discovery.Found] = []
+        ports: list[int] = []
         for name, schema, path, listed, provider in (
             ("demo-claude", "anthropic", "/anthropic", "claude-sonnet-5", "anthropic"),
             ("demo-gpt", "openai", "/v1", "gpt-5.6", "openai"),
         ):
             port = _port()
+            ports.append(port)
             await self._child(name, cloud.command(port))
             found.append(discovery.Found(name, schema, f"http://127.0.0.1:{port}{path}", "cloud", listed,
                                          "demo-key", provider, "demo stand-in, not a real cloud"))
-        return [*found, await self._serve_model(model, "demo-qwen", demo=True)]
+        found.append(await self._serve_model(model, "demo-qwen", demo=True))
+        self._await_ports = [*ports, int(found[-1].base_url.rpartition(":")[2].removesuffix("/v1"))]
+        return found
 
     async def _serve_model(self, path: Path, name: str, *, demo: bool) -> discovery.Found:
         from extproc.demo import llama_server
@@ -235,7 +241,9 @@ class Gateway:
         deadline = time.monotonic() + READY_TIMEOUT
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
             while time.monotonic() < deadline:
-                if all(Path(s).exists() for s in self.sockets) and await self._envoy_ready(session):  # noqa: ASYNC240
+                self._await_ports = [port for port in self._await_ports if not _listens(port)]
+                workers = all(Path(s).exists() for s in self.sockets)  # noqa: ASYNC240
+                if workers and not self._await_ports and await self._envoy_ready(session):
                     return
                 await asyncio.sleep(0.03)
         raise StartError(f"not ready after {READY_TIMEOUT:.0f} s; see the logs in {self.logs}")
@@ -333,16 +341,27 @@ class Gateway:
         self._lock.close()
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _free(address: str, explicit: bool) -> str:
-    """The address itself, or for a default one the next free port. Raises StartError when an explicit one is taken."""
+def _free(address: str, explicit: bool, chosen: tuple[str, ...]) -> str:
+    """The address itself, or for a default one the next free port that is not `chosen` already.
+
+    Raises:
+        StartError: an explicit address is taken.
+    """
     host, _, port = address.rpartition(":")
     for candidate in range(int(port), int(port) + (1 if explicit else 200)):
+        if f"{host}:{candidate}" in chosen:
+            continue
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

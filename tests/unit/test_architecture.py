@@ -32,7 +32,8 @@ IMPURE = re.compile(
     r"(\.|$)"
 )
 MAY_USE = {
-    "names": set[str](), "config": set[str](), "wire": set[str](), "pb": set[str](), "demo": set[str](),
+    "names": set[str](), "config": set[str](), "pb": set[str](), "demo": set[str](),
+    "wire": {"core"},  # its errors only
     "schemas": {"core", "wire"},
     "core": {"config", "names", "runtime", "schemas", "wire"},
     "runtime": {"config", "core"},
