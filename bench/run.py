@@ -280,6 +280,7 @@ def _aims(result: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     stages, cases = result["stages"], result["cases"]
     yield "stages alone, 2 KB same schema, CPU us", f"{stages['request_us']:.0f}", "250"
     yield "the same with the ledger in memory", f"{stages['request_memory_ledger_us']:.0f}", ""
+    yield "the same after a pause (cold caches)", f"{stages['request_after_pause_us']:.0f}", ""
     yield "translated stream event, CPU us", f"{stages['event_translated_us']:.1f}", "30"
     yield "passed-through stream event, CPU us", f"{stages['event_passed_us']:.1f}", ""
     for case in ("1 KB", "50 KB", "paced stream", "burst stream"):

@@ -11,6 +11,7 @@ import msgspec
 from extproc.config import parse
 from extproc.core.attempt_stage import AttemptStage
 from extproc.core.complexity import score
+from extproc.core.dispatch import passed
 from extproc.core.events import (
     Action,
     Admission,
@@ -99,9 +100,12 @@ class Attempt:
     def dispatched(self, headers: dict[str, str] | None = None, request: bytes | None = None,
                    number: int = 1) -> Attempt:
         """Bring the attempt to where its request has left."""
+        told = {**HEADERS, ":path": PATHS[self.client], **(headers or {})}
+        if number == 1:
+            self.carried = msgspec.structs.replace(
+                self.carried, query=told[":path"].partition("?")[2], passed=passed(self.client, told))
         self.hear(
-            RequestHeaders({**HEADERS, ":path": PATHS[self.client], **(headers or {})}, False,
-                           decision=pack(self.carried), target=self.target, attempt=number),
+            RequestHeaders(told, False, decision=pack(self.carried), target=self.target, attempt=number),
             RequestBody(body(stream=self.carried.stream) if request is None else request),
             Begun("OK"),
         )

@@ -73,6 +73,7 @@ class AttemptStage:
         self._request: Mapping[str, str] = {}
         self._body: bytes | None = None
         self._begun = False
+        self._known = True  # whether the ledger knows of this attempt
         self._started = 0
         self._first_event: int | None = None
         self._response: Mapping[str, str] = {}
@@ -155,13 +156,16 @@ class AttemptStage:
         self._carried, self._failover = carried, frozenset(runtime.config.failover.on)
         self._model = self._backend.model
         self._state, self._settled = "body", False
+        if not carried.reserved:
+            self._begun = True
+            return [Proceed("request_headers")]
         return [Begin(self._number, self._backend.name, self._model), Proceed("request_headers")]
 
     def _on_begun(self, event: Begun) -> list[Action]:
         if event.code == "GONE":
             self._state, self._settled = "over", True
             return [self._reply(Problem("unavailable", "the reservation of this request is gone; send it again"))]
-        self._begun = True
+        self._begun, self._known = True, event.code == "OK"
         return self._dispatch() if self._body is not None else []
 
     def _dispatch(self) -> list[Action]:
@@ -295,6 +299,7 @@ class AttemptStage:
             first_event_ms=None if self._first_event is None else self._first_event - self._started,
             reported_model=learnt.model if learnt is not None else "",
             finish_reason=learnt.finish if learnt is not None else "", problem=problem,
+            begun=self._known,
         )]
 
     def _seen(self, tokens: Tokens, characters: int) -> Tokens:

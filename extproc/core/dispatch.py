@@ -41,7 +41,7 @@ def prepare(carried: Carried, backend: Backend, headers: Mapping[str, str], body
     else:
         rendered = schema.render_request(SCHEMAS[carried.schema].parse_request(body), target)
         out, dropped = rendered.body, rendered.dropped
-    query = headers.get(":path", "").partition("?")[2] if backend.schema == carried.schema else ""
+    query = carried.query if backend.schema == carried.schema else ""
     sent = {
         ":path": backend.base_path + schema.chat_path + (f"?{query}" if query else ""),
         ":authority": backend.authority,
@@ -52,11 +52,16 @@ def prepare(carried: Carried, backend: Backend, headers: Mapping[str, str], body
         **_credentials(backend),
     }
     if backend.schema == carried.schema:
-        sent |= {k: headers[k] for k in _PASS_SAME_SCHEMA[backend.schema] if k in headers}
+        sent |= passed(backend.schema, carried.passed)
     if backend.schema == "anthropic":
         sent.setdefault("anthropic-version", "2023-06-01")
     remove = tuple(name for name in headers if name not in sent and name not in _KEEP)
     return Dispatch(Proceed("request_body", set=sent, remove=remove, body=out), dropped, model)
+
+
+def passed(schema: str, headers: Mapping[str, str]) -> dict[str, str]:
+    """Of a client's headers, those that a backend of the client's own schema gets."""
+    return {name: headers[name] for name in _PASS_SAME_SCHEMA[schema] if name in headers}
 
 
 def _credentials(backend: Backend) -> dict[str, str]:

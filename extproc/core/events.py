@@ -171,6 +171,8 @@ class End(msgspec.Struct, frozen=True):
     reported_model: str = ""
     finish_reason: str = ""
     problem: Problem | None = None
+    begun: bool = True
+    """False: the store did not answer `Begin`, so it may or may not know of this attempt."""
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -194,7 +196,11 @@ Action = Proceed | Emit | Reply | Reserve | Begin | End | Finish | Warn | Leave
 
 
 class Carried(msgspec.Struct, frozen=True, rename="camel"):
-    """The decision as it travels in dynamic metadata from the request stage to the attempts. Keep it small."""
+    """The decision as it travels in dynamic metadata from the request stage to the attempts. Keep it small.
+
+    `query` and `passed` (the client's headers that its own schema may see) travel here because an attempt at another
+    schema removes them from the request that the next attempt sees.
+    """
 
     rid: str
     generation: str
@@ -205,6 +211,10 @@ class Carried(msgspec.Struct, frozen=True, rename="camel"):
     estimate: int
     admitted: int
     admission: Admission
+    query: str = ""
+    passed: Mapping[str, str] = {}
+    reserved: bool = True
+    """False: the store did not answer; the attempts settle without a reservation, each as a record of its own."""
 
 
 _encoder = msgspec.json.Encoder()

@@ -14,6 +14,7 @@ from extproc.config import KeyConfig
 from extproc.core import routing, signals
 from extproc.core.complexity import Scorer
 from extproc.core.conversation import Conversation
+from extproc.core.dispatch import passed
 from extproc.core.endpoints import Endpoint, find, models_list
 from extproc.core.errors import GatewayError, Problem, RequestError
 from extproc.core.events import (
@@ -58,7 +59,7 @@ class RequestStage:
         self._headers: Mapping[str, str] = {}
         self._key: KeyConfig | None = None
         self._decision: routing.Decision | None = None
-        self._proceed: Proceed | None = None
+        self._carried: Carried | None = None
         self._reserved = False
 
     def receive(self, event: Event, now: int) -> list[Action]:
@@ -151,20 +152,14 @@ class RequestStage:
                                   self._key.routes if self._key else None)
         self._decision = decision
         admission = self._admission(decision, conversation)
-        carried = Carried(
+        self._carried = Carried(
             rid=self._rid, generation=self._runtime.generation, schema=self._schema.name, stream=conversation.stream,
             include_usage=conversation.stream_usage, model=decision.model, estimate=facts.input_tokens, admitted=now,
             admission=admission,
+            query=self._headers.get(":path", "").partition("?")[2],
+            passed=passed(self._schema.name, self._headers),
         )
-        self._proceed = Proceed(
-            "request_body", clear_route=True, decision=pack(carried),
-            set={
-                names.CLUSTER: decision.chain.cluster,
-                names.MAX_RETRIES: str(len(decision.chain.backends) - 1),
-                names.PER_TRY_TIMEOUT: self._runtime.timeout_ms,
-            },
-        )
-        self._state = "reserving"
+        self._state, self._reserved = "reserving", True
         return [Reserve(admission)]
 
     def _admission(self, decision: routing.Decision, conversation: Conversation) -> Admission:
@@ -179,12 +174,25 @@ class RequestStage:
     def _on_reserved(self, event: Reserved) -> list[Action]:
         if event.code == "GONE":
             raise GatewayError(Problem("unavailable", "the reservation of this request is gone; send it again"))
-        assert self._proceed is not None
-        self._state, self._reserved = "waiting", True
+        assert self._carried is not None and self._decision is not None
+        self._state, self._reserved = "waiting", event.code == "OK"
         warn: list[Action] = []
-        if event.code == "unavailable":
+        if not self._reserved:
             warn.append(Warn("the store did not answer a reservation; the request goes on and is recorded later"))
-        return [*warn, self._proceed]
+        chain = self._decision.chain
+        return [*warn, Proceed(
+            "request_body", clear_route=True,
+            decision=pack(msgspec.structs.replace(self._carried, reserved=self._reserved)),
+            set={
+                names.CLUSTER: chain.cluster,
+                names.MAX_RETRIES: str(len(chain.backends) - 1),
+                names.PER_TRY_TIMEOUT: self._runtime.timeout_ms,
+            },
+        )]
+
+    def _finish(self, *, wait: bool, status: int) -> list[Action]:
+        """Say finish to a ledger that took the reservation."""
+        return [Finish(wait=wait, status=status)] if self._reserved else []
 
     # ------------------------------------------------------------------------------------ response
 
@@ -197,23 +205,22 @@ class RequestStage:
         status = whole_number(event.headers.get(":status", "")) or 0
         if names.BACKEND not in event.headers:
             self._state = "finishing"
-            return [Finish(wait=True, status=status)]
+            return self._finish(wait=True, status=status) or self._on_finished(Finished(None, 0))
         self._state = "over"
         return [
-            Finish(wait=False, status=status),
+            *self._finish(wait=False, status=status),
             Proceed("response_headers", set=self._told(), remove=(names.RETRY, "x-envoy-upstream-service-time")),
             Leave(),
         ]
 
     def _on_local_reply(self, event: ResponseHeaders) -> list[Action]:
         """Envoy refused the request before our decision (a body over its buffer): say it in the client's shape."""
-        reserved, self._state = self._state == "reserving", "over"
+        self._state = "over"
         status = whole_number(event.headers.get(":status", "")) or 0
         problem = Problem("too_large", f"the body is longer than {self._runtime.config.max_body} bytes", "body")
         if status != problem.http_status:
             problem = Problem("unavailable", "the gateway could not take this request; send it again", status=status)
-        finish: list[Action] = [Finish(wait=False, status=status)] if reserved else []
-        return [*finish, self._reply(problem)]
+        return [*self._finish(wait=False, status=status), self._reply(problem)]
 
     def _on_finished(self, event: Finished) -> list[Action]:
         self._state = "over"
@@ -225,7 +232,7 @@ class RequestStage:
     def _on_closed(self) -> list[Action]:
         """The client left before any response: whatever was reserved can be released."""
         state, self._state = self._state, "over"
-        return [Finish(wait=False, status=0)] if state in ("reserving", "waiting") else []
+        return self._finish(wait=False, status=0) if state in ("reserving", "waiting") else []
 
     # ------------------------------------------------------------------------------------ answers
 

@@ -48,6 +48,7 @@ class Settlement(msgspec.Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     row: RollupRow
+    request_id: str = ""           # told in the record of an `end` without a reservation; default: the rid itself
 
 
 class Ledger(Protocol):

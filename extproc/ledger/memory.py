@@ -155,7 +155,7 @@ class MemoryLedger(Ledger):
     ) -> Literal["DUP", "ORPHAN"]:
         if rid in book.tombstones:
             return "DUP"
-        book.append("orphan", orphan_admission(org, rid, settlement.row), [settlement.attempt])
+        book.append("orphan", orphan_admission(org, rid, settlement), [settlement.attempt])
         book.add(settlement, request=True)
         book.bury(rid)
         return "ORPHAN"

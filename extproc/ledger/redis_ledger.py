@@ -108,11 +108,11 @@ def _identity(org: str, row: RollupRow) -> bytes:
     return who.SerializeToString()
 
 
-def orphan_admission(org: str, rid: bytes, row: RollupRow) -> bytes:
+def orphan_admission(org: str, rid: bytes, settlement: Settlement) -> bytes:
     """Return what an `end` knows of a request whose reservation was lost: the id and who pays."""
-    request_id = rid.hex().encode()
+    request_id = (settlement.request_id or rid.hex()).encode()
     # Protobuf messages merge by concatenation; field 1 here, the rest from the cache.
-    return b"\x0a%c%b%b" % (len(request_id), request_id, _identity(org, row))
+    return b"\x0a%c%b%b" % (len(request_id), request_id, _identity(org, settlement.row))
 
 
 class RedisLedger(Ledger):
@@ -169,7 +169,7 @@ class RedisLedger(Ledger):
             attempt,
             settlement.attempt,
             int(final),
-            orphan_admission(org, rid, row),
+            orphan_admission(org, rid, settlement),
             "" if settlement.cost is None else settlement.cost,
             settlement.input_tokens,
             settlement.output_tokens,

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -140,17 +141,29 @@ class Performer:
     def _end(self, action: ev.End, stream: Watched, channel: Channel) -> None:
         carried = _carried(stream)
         now = time.time_ns() // 1_000_000
-        metrics.record(carried, action)
+        listed = f"{action.backend}/{action.model}" in self.runtimes.of(carried.generation).backends
+        metrics.record(carried, action, listed=listed)
         self._tracing.attempt(carried, action, stream.trace, now)
         _access.info("%s", _line(carried, action))
         settlement = _settlement(carried, action)
-        rid, org = bytes.fromhex(carried.rid), carried.admission.org
+        org = carried.admission.org
+        # What the ledger never admitted is settled under an id of its own, as an orphan: a reservation that the store
+        # executes late, after we gave up on it, then closes unsent and cannot swallow what was used.
+        stray = bytes.fromhex(new_id())
+
+        async def settle() -> None:
+            rid = bytes.fromhex(carried.rid) if carried.reserved else stray
+            if carried.reserved and not action.begun:
+                need = pb.Attempt(number=action.attempt, outcome=pb.Attempt.EXPIRED).SerializeToString()
+                if await self._ledger.begin(org, rid, action.attempt, need) == "GONE":
+                    rid = stray
+            await self._ledger.end(org, rid, action.attempt, settlement, final=action.final)
 
         async def call() -> None:
             for pause in END_RETRIES:
                 await asyncio.sleep(pause)
                 try:
-                    await self._ledger.end(org, rid, action.attempt, settlement, final=action.final)
+                    await settle()
                 except LedgerUnavailable:
                     continue
                 return
@@ -209,6 +222,12 @@ def _carried(stream: Watched) -> ev.Carried:
     return stream.stage.carried
 
 
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    """The UTC day of a number of days since the epoch."""
+    return datetime.fromtimestamp(number * 86_400, UTC).strftime("%Y-%m-%d")
+
+
 def _settlement(carried: ev.Carried, end: ev.End) -> Settlement:
     tokens = end.tokens
     blob = pb.Attempt(
@@ -221,9 +240,9 @@ def _settlement(carried: ev.Carried, end: ev.End) -> Settlement:
         model_reported=end.reported_model, finish_reason=end.finish_reason,
     ).SerializeToString()
     who = carried.admission
-    day = datetime.fromtimestamp(carried.admitted / 1000, UTC).strftime("%Y-%m-%d")
+    day = _day(carried.admitted // 86_400_000)
     row = RollupRow(day, who.team, who.project, who.user, who.key, end.model, end.backend)
-    return Settlement(blob, end.cost, tokens.total_input or 0, tokens.total_output or 0, row)
+    return Settlement(blob, end.cost, tokens.total_input or 0, tokens.total_output or 0, row, carried.rid)
 
 
 def _finished(attempts: list[bytes]) -> ev.Finished:

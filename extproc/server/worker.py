@@ -72,6 +72,8 @@ def _reload(runtimes: Runtimes, config: Path, folder: Path) -> None:
 
 def main() -> None:
     """`python -m extproc.server.worker CONFIG ADDRESS REDIS_URL FOLDER`, as the supervisor starts it."""
+    # The canonical line needs none of what the logging module gathers for each record.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     config, address, redis_url, folder = sys.argv[1:5]
     uvloop.run(run(Path(config), address, redis_url, Path(folder)))

@@ -138,6 +138,18 @@ def test_second_attempt_removes_what_the_first_set(client: str, first: str, seco
     assert secret not in repr(later)
 
 
+def test_a_detour_loses_nothing() -> None:
+    """An attempt at another schema takes beta headers and the query away; the next one at the client's own has them."""
+    path, beta = "/v1/messages?beta=true", {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b"}
+    first = Attempt("anthropic", "openai").dispatched({":path": path, **beta})
+    left = {k: v for k, v in {**HEADERS, **beta, **first.sent.set}.items() if k not in first.sent.remove}
+    second = Attempt("anthropic", "anthropic", query=first.carried.query, passed=first.carried.passed)
+    second.dispatched(left, number=2)
+    assert not beta.keys() & left.keys()
+    assert second.sent.set[":path"] == path
+    assert {k: second.sent.set[k] for k in beta} == beta
+
+
 def test_the_query_goes_only_to_the_same_schema() -> None:
     """Claude Code's ?beta=true survives for Anthropic and is dropped for others."""
     path = {":path": "/v1/messages?beta=true"}

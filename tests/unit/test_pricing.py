@@ -51,7 +51,8 @@ def test_rounded_up_once() -> None:
 
 def test_tiers() -> None:
     """A tier applies to the whole request once the total input, cache included, is above its start."""
-    tiered = Price(Rate(Fraction(1), ((100, Fraction(2)), (200, Fraction(4)))), Rate(Fraction(0), ((100, Fraction(1)),)))
+    tiers = ((100, Fraction(2)), (200, Fraction(4)))
+    tiered = Price(Rate(Fraction(1), tiers), Rate(Fraction(0), ((100, Fraction(1)),)))
     assert cost(Tokens(input=100, output=5), tiered) == 100
     assert cost(Tokens(input=101, output=5), tiered) == 207
     assert cost(Tokens(input=1, cache_read=200, output=0), tiered) == 804

@@ -185,6 +185,15 @@ def test_the_decision() -> None:
     assert decision.admission == reserve.admission
 
 
+def test_the_decision_carries_what_the_own_schema_may_see() -> None:
+    """The query and the schema's own headers travel with the decision, and no others."""
+    _, actions = admitted(Reserved("OK"), path="/v1/messages?beta=true", anthropic_beta="b", cookie="c", openai_beta="o")
+    proceed = actions[-1]
+    assert isinstance(proceed, Proceed)
+    decision = unpack(proceed.decision or "")
+    assert (decision.query, decision.passed) == ("beta=true", {"anthropic-beta": "b"})
+
+
 def test_the_decision_holds_no_secret() -> None:
     """Neither the client's key nor the prompt travels in metadata or to the ledger."""
     _, actions = admitted(Reserved("OK"), extra=KEYS, x_api_key=CLIENT_KEY, request=body(
@@ -195,7 +204,8 @@ def test_the_decision_holds_no_secret() -> None:
 
 def test_internal_headers_of_a_client_are_overwritten() -> None:
     """A client that names a cluster, retries or a deadline gets ours."""
-    _, actions = admitted(Reserved("OK"), x_extproc_cluster="evil", x_envoy_max_retries="99", x_envoy_upstream_rq_per_try_timeout_ms="1")
+    _, actions = admitted(Reserved("OK"), x_extproc_cluster="evil", x_envoy_max_retries="99",
+                          x_envoy_upstream_rq_per_try_timeout_ms="1")
     proceed = actions[-1]
     assert isinstance(proceed, Proceed)
     assert proceed.set[names.CLUSTER] != "evil"
@@ -260,7 +270,7 @@ def test_a_senseless_status(status: str) -> None:
 
 
 @pytest.mark.parametrize(("events", "finishes"), [
-    ([], 1), ([Reserved("OK")], 1), ([Reserved("unavailable")], 1), ([Reserved("GONE")], 0),
+    ([], 1), ([Reserved("OK")], 1), ([Reserved("unavailable")], 0), ([Reserved("GONE")], 0),
     ([Reserved("OK"), ResponseHeaders({":status": "200", names.BACKEND: "b"}, False)], 1),
     ([Reserved("OK"), ResponseHeaders({":status": "503"}, False)], 1),
     ([Reserved("OK"), ResponseHeaders({":status": "503"}, False), Finished(None, 0)], 1),

@@ -186,7 +186,8 @@ def test_every_part_of_a_chain_has_a_cluster() -> None:
 
 def test_explain() -> None:
     """`extproc route` tells the route, the reason, the chain and the facts."""
-    raw = msgspec.json.encode({**ASK, "messages": [{"role": "user", "content": "debug this deadlock, find root cause"}]})
+    ask = "debug this deadlock, find the root cause"
+    raw = msgspec.json.encode({**ASK, "messages": [{"role": "user", "content": ask}]})
     text = explain(runtime(), "/v1/chat/completions", {}, raw)
     assert "route       cloud" in text
     assert "complex (" in text
