@@ -404,6 +404,8 @@ def _in_routes(config: GatewayConfig) -> list[_Finding]:
     chains = sorted(config.chains)
     places: list[_Finding] = [(("models", m), r) for m, r in config.models.items()]
     places += [(("routing", "rules", i, "route"), rule.route) for i, rule in enumerate(config.routing.rules)]
+    places += [(("auth", "keys", i, "routes", j), route) for i, key in enumerate(config.auth.keys)
+               for j, route in enumerate(key.routes or [])]
     for place, route in places:
         backend, _, model = route.partition("/")
         if route not in config.chains and route != "smart" and not (backend in config.backends and model):

@@ -116,6 +116,19 @@ class StreamAnswer:
             raise UpstreamError(str(error)) from error
         return self._passed(events) if self._same else self._translated(events)
 
+    def close(self) -> bytes:
+        """The upstream ended: take a terminal event whose closing blank line is missing, as client libraries do.
+
+        Anything else that is unfinished was cut off, and nothing of it goes out.
+        """
+        if not self._decoder.pending.strip():
+            return b""
+        try:
+            out = self.feed(b"\n\n")
+        except UpstreamError:
+            return b""
+        return out if self.learnt.done else b""
+
     def _passed(self, events: Sequence[ServerSentEvent]) -> bytes:
         out: list[bytes] = []
         learnt, schema = self.learnt, self._schema

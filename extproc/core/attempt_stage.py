@@ -227,6 +227,8 @@ class AttemptStage:
     def _stream(self, answer: StreamAnswer, plain: bytes, end: bool, now: int) -> list[Action]:
         out = answer.feed(plain)
         learnt = answer.learnt
+        if end and not learnt.done:
+            out += answer.close()
         if learnt.failure is not None:
             failure = learnt.failure
             problem = _problem(failure.kind, failure.message, failure.status)

@@ -66,6 +66,8 @@ def leaf(backend: Backend, runtime: Runtime, layout: Layout) -> cluster.Cluster:
     kind = cluster.ClusterDiscoveryType
     return cluster.Cluster(
         name=backend.cluster, type=kind.STATIC if _is_ip(host) else kind.LOGICAL_DNS,
+        # Both families, raced: a name that resolves to ::1 first is no dead backend.
+        dns_lookup_family=cluster.ClusterDnsLookupFamily.ALL,
         connect_timeout=seconds(runtime.config.failover.connect_timeout),
         load_assignment=assignment(backend.cluster, [where], mark), circuit_breakers=breakers(),
         common_lb_config=cluster.ClusterCommonLbConfig(healthy_panic_threshold=envoy_type.Percent(value=0)),

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import certifi
 import msgspec
 from aiohttp import web
 
@@ -73,9 +75,11 @@ class Gateway:
         await self._configure()
         config = self.config
         given = config.model_fields_set
-        self.listen = _free(config.listen, "listen" in given, ())
+        here = self._options.with_envoy  # elsewhere Envoy owns its addresses, and may already use them
+        self.listen = _free(config.listen, "listen" in given, ()) if here else config.listen
         self.admin = _free(config.admin, "admin" in given, (self.listen,))
-        self.envoy_admin = _free(config.envoy_admin, "envoy_admin" in given, (self.listen, self.admin))
+        taken = (self.listen, self.admin)
+        self.envoy_admin = _free(config.envoy_admin, "envoy_admin" in given, taken) if here else config.envoy_admin
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
         await self._start_store()
         await self._start_workers()
@@ -214,7 +218,7 @@ class Gateway:
 
         self._dynamic = self._run / "xds"
         self._dynamic.mkdir()
-        self._layout = Layout(self.sockets, self.listen, self.envoy_admin, str(self._dynamic))
+        self._layout = Layout(self.sockets, self.listen, self.envoy_admin, str(self._dynamic), _authorities())
         runtime = self._compile()
         self._runtimes = [runtime]
         self._publish([runtime])
@@ -339,6 +343,15 @@ class Gateway:
             await self._runner.cleanup()
         shutil.rmtree(self._run, ignore_errors=True)
         self._lock.close()
+
+
+def _authorities() -> str:
+    """The file of certificate authorities: SSL_CERT_FILE, the system's, else certifi's."""
+    known = ssl.get_default_verify_paths()
+    for path in (os.environ.get("SSL_CERT_FILE"), "/etc/ssl/certs/ca-certificates.crt", known.cafile):
+        if path and Path(path).is_file():
+            return path
+    return certifi.where()
 
 
 def _listens(port: int) -> bool:

@@ -511,3 +511,14 @@ def test_events_out_of_order_do_nothing() -> None:
     assert attempt.actions == before
     assert attempt.hear(ResponseHeaders({}, False)) == [Proceed("response_headers")]
     assert not any(isinstance(a, Reply | Leave) for a in attempt.actions)
+
+
+def test_terminal_event_without_its_blank_line() -> None:
+    """A stream that ends right after `data: [DONE]` is complete; one cut inside an event is not."""
+    for tail, clean in ((b"data: [DONE]", True), (b"data: [DONE]\n", True), (b'data: {"cho', False)):
+        answer = StreamAnswer(SCHEMAS["openai"], SCHEMAS["openai"], "m", 1, "r", include_usage=False)
+        chunk = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+        assert answer.feed(chunk + tail) == chunk
+        out = answer.close()
+        assert answer.learnt.done == clean
+        assert (b"[DONE]" in out, b"cho" in out) == (clean, False)
