@@ -11,6 +11,7 @@ import pytest
 import zstandard
 
 from extproc import names
+from extproc.core.answer import StreamAnswer
 from extproc.core.events import (
     Begin,
     Begun,
@@ -30,6 +31,7 @@ from extproc.core.events import (
     pack,
 )
 from extproc.core.usage import Tokens
+from extproc.schemas import SCHEMAS
 from tests.stage_kit import (
     CLIENT_KEY,
     HEADERS,
