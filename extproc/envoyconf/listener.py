@@ -18,11 +18,17 @@ import envoy_data_plane.envoy.type.v3 as envoy_type
 from extproc import names
 from extproc.config import GatewayConfig
 from extproc.envoyconf.common import Layout, Struct, Value, address, http_filter, packed, seconds
-from extproc.envoyconf.filters import request_stage
+from extproc.envoyconf.filters import NO_WORKER, request_stage
 from extproc.runtime import Runtime
 
 ROUTES = "chains"
 OTLP_CLUSTER = "otlp"
+NO_ANSWER = 504  # what Envoy answers when a worker took a message and says nothing within its timeout
+_MESSAGE = "no worker of the gateway answered in time; send it again shortly"
+_OPENAI = ('{"error":{"message":"' + _MESSAGE + '","type":"server_error","param":null,"code":"service_unavailable"},'
+           '"request_id":"%REQ(X-REQUEST-ID)%"}')
+_ANTHROPIC = ('{"type":"error","error":{"type":"api_error","message":"' + _MESSAGE + '"},'
+              '"request_id":"%REQ(X-REQUEST-ID)%"}')
 _INTERNAL = ("x-envoy-",)
 _INTERNAL_EXACT = (names.CLUSTER, names.RETRY, names.BACKEND, names.STAGE, names.MODEL, names.ATTEMPTS,
                    names.REQUEST_ID, names.REASON)
@@ -48,6 +54,9 @@ def main(config: GatewayConfig, layout: Layout, routes: route.RouteConfiguration
         common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=seconds(3600)),
         http_protocol_options=core.Http1ProtocolOptions(),
         access_log=[accesslog.AccessLog(name="envoy.access_loggers.file", typed_config=packed(_access_log(layout)))],
+        local_reply_config=hcm.LocalReplyConfig(mappers=[
+            _no_worker(status, prefix, body) for status in (int(NO_WORKER.code), NO_ANSWER)
+            for prefix, body in (("/v1/messages", _ANTHROPIC), ("/", _OPENAI))]),
         server_name="extproc", tracing=_tracing(config), delayed_close_timeout=seconds(1),
     )
     if routes is not None:
@@ -60,6 +69,20 @@ def main(config: GatewayConfig, layout: Layout, routes: route.RouteConfiguration
         filter_chains=[listener.FilterChain(filters=[listener.Filter(
             name="envoy.filters.network.http_connection_manager", typed_config=packed(manager))])],
     )
+
+
+def _no_worker(code: int, prefix: str, body: str) -> hcm.ResponseMapper:
+    """Without a worker nobody can shape an error but Envoy: the client's own shape by its path."""
+    status = accesslog.AccessLogFilter(status_code_filter=accesslog.StatusCodeFilter(
+        comparison=accesslog.ComparisonFilter(
+            op=accesslog.ComparisonFilterOp.EQ,
+            value=core.RuntimeUInt32(default_value=code, runtime_key=f"extproc.no_worker.{code}"))))
+    path = accesslog.AccessLogFilter(header_filter=accesslog.HeaderFilter(
+        header=route.HeaderMatcher(name=":path", string_match=matcher.StringMatcher(prefix=prefix))))
+    return hcm.ResponseMapper(
+        filter=accesslog.AccessLogFilter(and_filter=accesslog.AndFilter(filters=[status, path])), status_code=503,
+        body_format_override=core.SubstitutionFormatString(
+            text_format_source=core.DataSource(inline_string=body), content_type="application/json"))
 
 
 def file_source(path: str) -> core.ConfigSource:

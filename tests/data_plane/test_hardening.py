@@ -205,3 +205,25 @@ def test_every_reachable_cluster_has_the_attempt_filter(plane):
         text = json.dumps(clusters[route["route"]["cluster"]]["typed_extension_protocol_options"])
         assert "ExternalProcessor" in text
         assert '"failure_mode_allow": true' not in text
+
+
+def test_no_worker_at_all(own):
+    """With no worker left the client gets a 503 in its own shape, and service is back when the workers are."""
+    own.upstream.reset()
+    own.upstream.always["oa1"] = up.openai_json()
+    workers = [own.pids(f"worker-{i}.sock")[0] for i in range(2)]
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(1.5)  # the health check takes them out
+        plain, anthropic = own.chat("oa1/m"), own.message("oa1/m")
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+    # 503: both were taken out by the health check; 504: one was still in and said nothing.
+    assert (plain.status in (503, 504), plain.json["error"]["code"]) == (True, "service_unavailable")
+    assert (anthropic.status in (503, 504), anthropic.json["type"]) == (True, "error")
+    assert anthropic.json["request_id"]
+    deadline = time.monotonic() + 10
+    while own.chat("oa1/m").status != 200:
+        assert time.monotonic() < deadline
