@@ -186,6 +186,8 @@ class FailoverConfig(_Model):
         "not_found",
     ]
     first_event_timeout: Duration = 20.0
+    answer_timeout: Duration = 600.0
+    """Of an answer that is not streamed: it comes at its end, so no first event tells that work goes on."""
     silence_timeout: Duration = 60.0
     connect_timeout: Duration = 2.0
 

@@ -65,7 +65,9 @@ class Runtime:
         for name in config.backends:
             self.pins[name] = self._add(f"pin.{name}", [self._backend(f"{name}/{ANY}")])
         self.keys = {bytes.fromhex(key.sha256): key for key in config.auth.keys}
-        self.timeout_ms = str(int(config.failover.first_event_timeout * 1000))
+        failover = config.failover
+        self.first_event_ms = str(int(failover.first_event_timeout * 1000))
+        self.answer_ms = str(int(failover.answer_timeout * 1000))
 
     def _backend(self, entry: str) -> Backend:
         if entry not in self.backends:

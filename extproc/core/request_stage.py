@@ -186,7 +186,8 @@ class RequestStage:
             set={
                 names.CLUSTER: chain.cluster,
                 names.MAX_RETRIES: str(len(chain.backends) - 1),
-                names.PER_TRY_TIMEOUT: self._runtime.timeout_ms,
+                names.PER_TRY_TIMEOUT:
+                    self._runtime.first_event_ms if self._carried.stream else self._runtime.answer_ms,
             },
         )]
 

@@ -50,6 +50,7 @@ async def run(config: Path, address: str, redis_url: str, folder: Path) -> None:
     loop.add_signal_handler(signal.SIGHUP, _reload, runtimes, config, folder)
     await transport.start()
     watch = asyncio.create_task(performer.run_watch())
+    watch.add_done_callback(lambda task: _watch_ended(task, stop))
     gc.collect()
     gc.freeze()  # what is loaded stays: the collector need not look at it again
     print("ready", flush=True)
@@ -58,6 +59,13 @@ async def run(config: Path, address: str, redis_url: str, folder: Path) -> None:
     watch.cancel()
     await ledger.close()
     tracing.shutdown()
+
+
+def _watch_ended(task: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Without its watch a worker would hold silent streams and dead leases for ever: it ends and is started anew."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("the watch of this worker failed; the worker ends", exc_info=error)
+        stop.set()
 
 
 def _reload(runtimes: Runtimes, config: Path, folder: Path) -> None:

@@ -225,3 +225,12 @@ def test_reset_in_mid_stream(plane):
     answer = plane.chat("oa", stream=True)
     assert not answer.complete
     assert plane.record(answer).attempts[0].outcome == 2
+
+
+def test_a_slow_whole_answer_is_waited_for(plane):
+    """An answer that is not streamed may take longer than a first event may: it comes at its end."""
+    slow = up.openai_json("slow")
+    slow.first_pause = 1.4
+    plane.upstream.script("oa0", slow)
+    answer = plane.chat("oa")
+    assert (answer.status, answer.headers["x-extproc-attempts"]) == (200, "1"), answer.text

@@ -50,7 +50,7 @@ EXPECTED = [
     "missing_variable.yaml:2: backends.gpt.api_key: environment variable EXTPROC_NOT_SET is not set; "
     "export it or write ${EXTPROC_NOT_SET:-default}",
     "misspelt_inner_key.yaml:7: failover.first_event_timeuot: unknown key; did you mean "
-    "first_event_timeout? allowed: connect_timeout, first_event_timeout, on, silence_timeout",
+    "first_event_timeout? allowed: answer_timeout, connect_timeout, first_event_timeout, on, silence_timeout",
     f"misspelt_key.yaml:7: listn: unknown key; did you mean listen? allowed: {TOP}",
     "models_backend_only.yaml:7: models.fast: unknown chain gpt; allowed: cloud, local, smart, or BACKEND/MODEL",
     "models_unknown_chain.yaml:9: models.fast: unknown chain turbo; allowed: cloud, local, smart, or "
