@@ -34,7 +34,7 @@ async def _many(port: int, count: int, body: dict, pool: int = 0) -> list[tuple[
 @pytest.fixture(scope="module")
 def own(_upstream):
     """A gateway of its own, whose configuration may be changed."""
-    with running(_upstream, template=CONFIG.replace("timeout: 1s", "timeout: 30s").replace("timeout: 2s", "timeout: 30s")) as plane:
+    with running(_upstream, template=CONFIG.replace("timeout: 1s", "timeout: 30s").replace("timeout: 2s", "timeout: 30s, connect_timeout: 30s")) as plane:
         yield plane
 
 
