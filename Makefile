@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ZEROS := 0000000000000000000000000000000000000000000000000000000000000000
 
-.PHONY: up test lint bench envoy protos fmt clean
+.PHONY: up test lint bench envoy docs protos fmt clean
 
 up: $(READY)
 	@$(PY) -m extproc.cli up $(ARGS)
@@ -24,6 +24,9 @@ bench: $(READY)
 envoy: $(READY)
 	EXTPROC_KEY_SHA256=$(ZEROS) $(PY) -m extproc.cli envoy-config -c docker/gateway.yaml > envoy/edge.yaml
 	EXTPROC_KEY_SHA256=$(ZEROS) $(PY) -m extproc.cli envoy-config -c docker/gateway.yaml --listen 127.0.0.1:10000 --envoy-admin 127.0.0.1:9901 > envoy/sidecar.yaml
+
+docs: $(READY)
+	$(PY) -m extproc.cli compatibility > docs/compatibility.md
 
 protos: $(READY)
 	$(PY) -m grpc_tools.protoc -Iprotos --python_out=extproc/pb --pyi_out=extproc/pb protos/*.proto

@@ -172,6 +172,14 @@ def _guarded(work: Callable[[], Any]) -> Any:
         _fail(error)
 
 
+@main.command()
+def compatibility() -> None:
+    """Print what becomes of each feature of each client API at each kind of backend (Markdown)."""
+    from extproc.compatibility.table import table
+
+    click.echo(table(), nl=False)
+
+
 @main.group()
 def keys() -> None:
     """Gateway keys."""

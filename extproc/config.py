@@ -24,6 +24,9 @@ FailoverCause = Literal[
     "connect", "reset", "429", "5xx", "overloaded", "first_event_timeout", "context_too_long", "credentials",
     "not_found",
 ]
+DialectName = Literal["openai", "compatible", "anthropic", "deepseek", "mistral", "ollama", "vllm", "llamacpp"]
+SPOKEN: dict[str, tuple[str, ...]] = {"anthropic": ("anthropic",), "ollama": ("ollama", "openai")}
+"""The schemas of a dialect, its own first; of all others it is openai alone."""
 MAX_CHAIN = 6
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
 _SIZE = re.compile(r"^(\d+)(KiB|MiB|GiB|KB|MB|GB|B)?$")
@@ -99,7 +102,9 @@ class ModelConfig(_Model):
 class BackendConfig(_Model):
     """One provider account or model server."""
 
-    schema_: Literal["openai", "anthropic"] = Field(alias="schema")
+    schema_: Literal["openai", "anthropic", "ollama"] | None = Field(None, alias="schema")
+    dialect: DialectName | None = None
+    """How the provider departs from its schema; left out, it is told from the host, or asked of a local server."""
     base_url: str
     location: Literal["cloud", "local"]
     api_key: str | None = Field(None, repr=False)
@@ -157,8 +162,9 @@ class RuleConfig(_Model):
 
 
 class SmartConfig(_Model):
-    """Where `model: auto` goes for each class of request."""
+    """Where `model: auto` goes for each class of request; `fim` (fill in the middle) is latency critical by default."""
 
+    fim: str | None = None
     latency_critical: str = "cloud"
     cost_sensitive: str = "local"
     complex: str = "cloud"
@@ -168,7 +174,7 @@ class SmartConfig(_Model):
     def targets(self) -> dict[str, str]:
         """The chain of each class of request, by its key."""
         return {"latency_critical": self.latency_critical, "cost_sensitive": self.cost_sensitive,
-                "complex": self.complex, "simple": self.simple}
+                "complex": self.complex, "simple": self.simple} | ({"fim": self.fim} if self.fim else {})
 
 
 class RoutingConfig(_Model):
@@ -189,6 +195,8 @@ class FailoverConfig(_Model):
     answer_timeout: Duration = 600.0
     """Of an answer that is not streamed: it comes at its end, so no first event tells that work goes on."""
     silence_timeout: Duration = 60.0
+    ping_interval: Duration = 10.0
+    """A stream that waits for the last backend of its chain is kept alive with a ping this often."""
     connect_timeout: Duration = 2.0
 
 
@@ -379,7 +387,20 @@ _Finding = tuple[tuple[str | int, ...], str]
 
 def _references(config: GatewayConfig) -> list[_Finding]:
     """Names that must exist elsewhere in the file, and settings that exclude each other."""
-    return [*_in_chains(config), *_in_routes(config), *_in_settings(config)]
+    return [*_in_backends(config), *_in_chains(config), *_in_routes(config), *_in_settings(config)]
+
+
+def _in_backends(config: GatewayConfig) -> list[_Finding]:
+    found: list[_Finding] = []
+    for name, backend in config.backends.items():
+        if backend.schema_ is None and backend.dialect is None:
+            found.append((("backends", name, "schema"), "is required, unless a dialect is given"))
+        elif backend.schema_ is not None and backend.dialect is not None:
+            spoken = SPOKEN.get(backend.dialect, ("openai",))
+            if backend.schema_ not in spoken:
+                found.append((("backends", name, "schema"),
+                              f"dialect {backend.dialect} speaks: {', '.join(spoken)}"))
+    return found
 
 
 def _in_chains(config: GatewayConfig) -> list[_Finding]:

@@ -7,7 +7,7 @@ changes under a live request, and a request decided under the old configuration 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from itertools import combinations
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ import msgspec
 
 from extproc.config import BackendConfig, GatewayConfig, KeyConfig, ModelConfig
 from extproc.core.pricing import FREE, Price, Rate, per_million
+from extproc.dialects import DIALECTS, by_host
 
 Catalogue = Callable[[str | None, str], tuple[Price | None, int | None]]
 ANY = "*"
@@ -28,7 +29,7 @@ class Backend(msgspec.Struct, frozen=True):
     id: str
     name: str
     model: str
-    schema: str
+    dialect: str
     location: str
     authority: str
     base_path: str
@@ -39,6 +40,13 @@ class Backend(msgspec.Struct, frozen=True):
     max_output: int | None
     default_max_tokens: int
     price: Price | None
+
+
+class Detected(msgspec.Struct, frozen=True):
+    """What a local server said of itself when it was asked: its dialect, and the context of its models."""
+
+    dialect: str
+    contexts: dict[str, int] = {}
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -52,9 +60,12 @@ class Chain(msgspec.Struct, frozen=True):
 class Runtime:
     """The compiled configuration of one generation."""
 
-    def __init__(self, config: GatewayConfig, catalogue: Catalogue) -> None:
+    def __init__(self, config: GatewayConfig, catalogue: Catalogue,
+                 detected: Mapping[str, Detected] | None = None) -> None:
         self.config = config
-        self.generation = digest(config.model_dump_json(by_alias=True))
+        self._detected = detected or {}
+        self.generation = digest(
+            config.model_dump_json(by_alias=True), msgspec.json.encode(self._detected, order="sorted").decode())
         self._catalogue = catalogue
         self.chains: dict[str, Chain] = {}
         self.pins: dict[str, Chain] = {}
@@ -82,15 +93,33 @@ class Runtime:
         parts = urlsplit(backend.base_url)
         path = parts.path.rstrip("/")
         price, context = self._price(backend, known, model)
+        dialect = self.dialect(name)
+        if name in self._detected:
+            context = self._detected[name].contexts.get(model, context)
         endpoint = model if f"{name}/{model}" in self._entries() else ANY
         failover = self.config.failover
         return Backend(
-            id=f"{name}/{model}", name=name, model=model, schema=backend.schema_, location=backend.location,
+            id=f"{name}/{model}", name=name, model=model, dialect=dialect, location=backend.location,
             authority=parts.netloc, base_path=path.removesuffix("/v1"), api_key=backend.api_key,
             cluster=f"{name}/{endpoint}@{digest(backend.base_url, str(failover.connect_timeout))}",
-            lacks=frozenset([*backend.lacks, *known.lacks]), context=known.context or context,
+            lacks=frozenset([*backend.lacks, *known.lacks]) | DIALECTS[dialect].lacks,
+            context=known.context or context,
             max_output=known.max_output, default_max_tokens=known.default_max_tokens, price=price,
         )
+
+    def dialect(self, name: str) -> str:
+        """The dialect of a backend: as configured, as its host tells, as it said itself, else its schema's plain one."""
+        backend = self.config.backends[name]
+        given, schema = backend.dialect, backend.schema_
+        if given is not None:
+            return given if schema in (None, DIALECTS[given].schema) else f"{given}-{schema}"
+        if schema != "openai":
+            return schema or "compatible"
+        known = by_host(backend.base_url, schema)
+        if known is None and name in self._detected:
+            told = self._detected[name].dialect
+            known = told if DIALECTS[told].schema == schema else f"{told}-{schema}"
+        return known or "compatible"
 
     def _entries(self) -> set[str]:
         return {entry for entries in self.config.chains.values() for entry in entries}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from extproc.core.conversation import (
     Done,
     Event,
@@ -19,9 +21,10 @@ from extproc.core.conversation import (
     UsageReport,
 )
 from extproc.core.errors import UpstreamError
+from extproc.core.toolbox import Filter
 from extproc.core.usage import Tokens
-from extproc.schemas.base import Schema
-from extproc.wire.sse import EventTooLarge, ServerSentEvent, SseDecoder
+from extproc.schemas.base import ClientSchema, ProviderSchema
+from extproc.wire.sse import EventTooLarge, ServerSentEvent
 
 MAX_WHOLE = 64 << 20
 """Bytes a non-stream answer may have."""
@@ -63,13 +66,44 @@ class Learnt:
                 case _:
                     self.started = True
 
+    def told(self, events: Sequence[Event]) -> None:
+        """Note what a filter made of the provider's stop reason."""
+        for event in events:
+            if isinstance(event, Stop):
+                self.finish = event.reason
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """How an answer is read: from which schema into which, through which filters.
+
+    With the same schema on both sides and no filter the bytes pass through.
+    """
+
+    client: ClientSchema
+    backend: ProviderSchema
+    model: str
+    created: int
+    rid: str
+    include_usage: bool = False
+    filters: tuple[Filter, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Whether the bytes pass through."""
+        return self.client.name == self.backend.name and not self.filters
+
+    def filtered(self, events: Sequence[Event]) -> Sequence[Event]:
+        """The events after all filters."""
+        for one in self.filters:
+            events = [out for event in events for out in one(event)]
+        return events
+
 
 class WholeAnswer:
     """A non-stream answer: kept until its end, then translated or passed through."""
 
-    def __init__(self, client: Schema, backend: Schema, model: str, created: int, rid: str) -> None:
-        self._client, self._backend = client, backend
-        self._model, self._created, self._rid = model, created, rid
+    def __init__(self, how: Reading) -> None:
+        self._how = how
         self._chunks: list[bytes] = []
         self._size = 0
         self.learnt = Learnt()
@@ -84,26 +118,28 @@ class WholeAnswer:
     def finish(self) -> bytes:
         """Parse the whole answer and return the client's body; raises UpstreamError on nonsense."""
         body = b"".join(self._chunks)
-        events = self._backend.parse_response(body)
+        how = self._how
+        events = how.backend.parse_response(body)
         self.learnt.take(events)
-        if self.learnt.failure is not None or self._client is self._backend:
+        if self.learnt.failure is not None or how.same:
             return body
-        return self._client.render_response(
-            events, model=self._model, created=self._created, fallback_id=self._rid)
+        events = how.filtered(events)
+        self.learnt.told(events)
+        return how.client.render_response(events, model=how.model, created=how.created, fallback_id=how.rid)
 
 
 class StreamAnswer:
     """A streamed answer. Only whole events go out, so that an error event can be appended at any time."""
 
-    def __init__(self, client: Schema, backend: Schema, model: str, created: int, rid: str,
-                 include_usage: bool) -> None:
-        self._decoder = SseDecoder()
-        self._parser = backend.stream_parser()
-        self._same = client is backend
-        self._schema = backend
-        self._include_usage = include_usage
-        self._renderer = client.stream_renderer(
-            model=model, created=created, fallback_id=rid, include_usage=include_usage)
+    def __init__(self, how: Reading) -> None:
+        self._how = how
+        self._decoder = how.backend.stream_decoder()
+        self._parser = how.backend.stream_parser()
+        self._same = how.same
+        self._schema = how.backend
+        self._include_usage = how.include_usage
+        self._renderer = how.client.stream_renderer(
+            model=how.model, created=how.created, fallback_id=how.rid, include_usage=how.include_usage)
         self.learnt = Learnt()
 
     def feed(self, chunk: bytes) -> bytes:
@@ -142,7 +178,7 @@ class StreamAnswer:
                 if learnt.failure is not None:
                     break
             learnt.started = True
-            learnt.characters += 4  # an event of a pass-through stream is about one token
+            learnt.characters += schema.text_bytes(event)
             if not schema.hides_from_client(event, self._include_usage):
                 out.append(event.raw)
             if learnt.done:
@@ -159,6 +195,9 @@ class StreamAnswer:
             learnt.take(neutral)
             if learnt.failure is not None:
                 break
+            if self._how.filters:
+                neutral = self._how.filtered(neutral)
+                learnt.told(neutral)
             out += [self._renderer.feed(item) for item in neutral]
             if learnt.done:
                 break

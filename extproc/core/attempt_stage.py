@@ -13,8 +13,8 @@ import msgspec
 
 from extproc import names
 from extproc.core import pricing
-from extproc.core.answer import StreamAnswer, WholeAnswer
-from extproc.core.dispatch import prepare
+from extproc.core.answer import Reading, StreamAnswer, WholeAnswer
+from extproc.core.dispatch import Said, prepare
 from extproc.core.errors import GatewayError, Kind, Problem, UpstreamError
 from extproc.core.events import (
     Action,
@@ -25,6 +25,7 @@ from extproc.core.events import (
     Emit,
     End,
     Event,
+    Idle,
     Outcome,
     Proceed,
     Reply,
@@ -38,10 +39,15 @@ from extproc.core.events import (
     unpack,
     whole_number,
 )
+from extproc.core.repair import ToolCallRepair
+from extproc.core.signals import BYTES_PER_TOKEN
+from extproc.core.toolbox import Filter, Restorer
 from extproc.core.usage import Tokens
+from extproc.dialects.fim import PlainText
 from extproc.runtime import ANY, Runtime
-from extproc.schemas import SCHEMAS
-from extproc.schemas.base import Schema
+from extproc.schemas import CLIENTS, PROVIDERS
+from extproc.schemas.base import ClientSchema
+from extproc.tokens import counter
 from extproc.wire.content_encoding import Undecodable, decoder
 
 MAX_ERROR_BODY = 1 << 20
@@ -67,7 +73,7 @@ class AttemptStage:
     def __init__(self, runtime_of: Callable[[str], Runtime]) -> None:
         self._runtime_of = runtime_of
         self._state = "headers"
-        self._client: Schema = SCHEMAS["openai"]
+        self._client: ClientSchema = CLIENTS["openai"]
         self._carried: Carried | None = None
         self._number = 0
         self._request: Mapping[str, str] = {}
@@ -78,7 +84,8 @@ class AttemptStage:
         self._first_event: int | None = None
         self._response: Mapping[str, str] = {}
         self._status = 0
-        self._dropped: tuple[str, ...] = ()
+        self._said: Said | None = None
+        self._warnings = ""
         self._error_body = b""
         self._settled = True
         self._answer: WholeAnswer | StreamAnswer | None = None
@@ -88,6 +95,24 @@ class AttemptStage:
     def streaming(self) -> bool:
         """Whether bytes went to the client and more are due: only then does silence matter."""
         return self._state == "streaming"
+
+    @property
+    def waits(self) -> bool:
+        """Whether a client's stream waits for bytes that only we can give it: a ping keeps it alive.
+
+        Before the provider's first event that is so with the last backend alone: a ping commits to an answer.
+        """
+        return self._state == "streaming" or (
+            self._state == "reading" and isinstance(self._answer, StreamAnswer) and self._last)
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a byte from the provider after which its stream is given up.
+
+        A stream that was only kept alive so far has as long as an answer that is not streamed.
+        """
+        limits = self._limits
+        return limits.silence_timeout if self._first_event is not None else limits.answer_timeout
 
     @property
     def carried(self) -> Carried | None:
@@ -123,6 +148,8 @@ class AttemptStage:
                 return self._on_response(event, now)
             case ResponseTrailers() if self._state in ("streaming", "reading"):
                 return [*self._on_chunk(b"", True, now), Proceed("response_trailers")]
+            case Idle() if self.waits:
+                return self._ping()
             case Silence() if self._state == "streaming":
                 raise UpstreamError("the provider fell silent", kind="timeout")
             case Closed():
@@ -145,7 +172,7 @@ class AttemptStage:
         try:
             carried = unpack(event.decision)
             runtime = self._runtime_of(carried.generation)
-            self._backend, self._client = runtime.backends[event.target], SCHEMAS[carried.schema]
+            self._backend, self._client = runtime.backends[event.target], CLIENTS[carried.schema]
         except (msgspec.DecodeError, KeyError, RecursionError):
             # No decision of ours, or a host without our mark: nothing may leave for a provider.
             self._state = "over"
@@ -154,6 +181,7 @@ class AttemptStage:
         if self._backend.model == ANY:
             self._backend = runtime.resolve(self._backend.name, carried.model)
         self._carried, self._failover = carried, frozenset(runtime.config.failover.on)
+        self._limits, self._last = runtime.config.failover, self._number >= carried.backends
         self._model = self._backend.model
         self._state, self._settled = "body", False
         if not carried.reserved:
@@ -172,7 +200,7 @@ class AttemptStage:
         assert self._carried is not None and self._body is not None
         sent = prepare(self._carried, self._backend, self._request, self._body)
         self._body, self._request = None, {}
-        self._dropped = sent.dropped
+        self._said, self._warnings = sent.said, sent.warnings
         self._state = "waiting"
         return [sent.proceed]
 
@@ -184,14 +212,32 @@ class AttemptStage:
         self._response, self._state = event.headers, "reading"
         self._status = whole_number(event.headers.get(":status", "")) or 0
         self._decode = decoder(event.headers.get("content-encoding")).decode
-        backend, rid, created = SCHEMAS[self._backend.schema], carried.rid, carried.admitted // 1000
         if self._status == 200:
-            model = self._backend.model
-            if carried.stream:
-                self._answer = StreamAnswer(self._client, backend, model, created, rid, carried.include_usage)
-            else:
-                self._answer = WholeAnswer(self._client, backend, model, created, rid)
+            how = self._reading(carried)
+            self._answer = StreamAnswer(how) if carried.stream else WholeAnswer(how)
         return self._on_chunk(b"", True, now) if event.end_of_stream else []
+
+    def _reading(self, carried: Carried) -> Reading:
+        """How the answer gets from the backend's schema into the client's."""
+        said = self._said
+        assert said is not None
+        filters: list[Filter] = []
+        if said.repairs:
+            filters.append(ToolCallRepair(said.repairs, salt=carried.rid).feed)
+        if said.recall:
+            filters.append(Restorer(said.recall).feed)
+        if said.filling is not None:
+            filters.append(PlainText(said.filling).feed)
+        return Reading(self._client, PROVIDERS[said.wire], self._backend.model, carried.admitted // 1000, carried.rid,
+                       carried.include_usage, tuple(filters))
+
+    def _ping(self) -> list[Action]:
+        """Keep the client's stream alive while the provider is slow."""
+        actions: list[Action] = []
+        if self._state == "reading":
+            self._state = "streaming"
+            actions.append(self._release(200, self._headers_for_client("text/event-stream", None)))
+        return [*actions, Emit(self._client.ping(), False)]
 
     def _on_chunk(self, chunk: bytes, end: bool, now: int) -> list[Action]:
         plain = self._decode(chunk)
@@ -206,7 +252,8 @@ class AttemptStage:
 
     def _refused(self, now: int) -> list[Action]:
         """A complete error answer of the provider."""
-        problem = SCHEMAS[self._backend.schema].parse_error(self._status, self._error_body)
+        assert self._said is not None
+        problem = PROVIDERS[self._said.wire].parse_error(self._status, self._error_body)
         if (after := whole_number(self._response.get("retry-after", ""))) is not None:
             problem = msgspec.structs.replace(problem, retry_after=after)
         return self._failed(problem, now)
@@ -236,9 +283,11 @@ class AttemptStage:
                 return self._failed(problem, now)
             return [*_emit(out, end=False), *self._broken(problem, now)]
         actions: list[Action] = []
-        if self._state == "reading" and (learnt.started or learnt.done or out):
-            self._state, self._first_event = "streaming", now
-            actions.append(self._release(200, self._headers_for_client("text/event-stream", None)))
+        if self._first_event is None and (learnt.started or learnt.done or out):
+            self._first_event = now
+            if self._state == "reading":
+                self._state = "streaming"
+                actions.append(self._release(200, self._headers_for_client("text/event-stream", None)))
         if end and not learnt.done:
             return [*actions, *_emit(out, end=False),
                     *self._broken(Problem("upstream", "the provider's stream ended early"), now)]
@@ -252,7 +301,8 @@ class AttemptStage:
         """Nothing went to the client yet: the error as its answer, marked for the next backend where that helps."""
         actions = self._end("failed", now, problem)
         retry = self._retryable(problem)
-        same = (self._client.name == self._backend.schema and self._status >= 400 and self._error_body
+        same = (self._said is not None and self._client.name == self._said.wire and self._status >= 400
+                and self._error_body
                 and problem.http_status == self._status and self._response.get("content-type", "").startswith(
                     "application/json"))
         rid = self._carried.rid if self._carried else ""
@@ -309,9 +359,10 @@ class AttemptStage:
         if self._state in ("headers", "body"):
             return Tokens(input=0, output=0)  # never dispatched
         assert self._carried is not None
-        out = max(tokens.output or 0, characters // 4 + (CUT_SLACK if characters else 0))
-        return msgspec.structs.replace(
-            tokens, input=self._carried.estimate if tokens.input is None else tokens.input, output=out)
+        guess = counter(self._model).estimate_bytes
+        out = max(tokens.output or 0, guess(characters) + (CUT_SLACK if characters else 0))
+        asked = guess(self._carried.estimate * BYTES_PER_TOKEN)
+        return msgspec.structs.replace(tokens, input=asked if tokens.input is None else tokens.input, output=out)
 
     # ------------------------------------------------------------------------------------ answers
 
@@ -322,8 +373,8 @@ class AttemptStage:
         }
         if length is not None:
             headers["content-length"] = str(length)
-        if self._dropped:
-            headers[names.WARNINGS] = header_text("dropped: " + ", ".join(self._dropped))
+        if self._warnings:
+            headers[names.WARNINGS] = header_text(self._warnings)
         return headers
 
     def _release(self, status: int, headers: Mapping[str, str]) -> Proceed:

@@ -6,6 +6,7 @@ its own wire format and this file, so N schemas need N modules and not N x N tra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -44,20 +45,33 @@ class Document(msgspec.Struct, frozen=True, tag=True):
 
 
 class Thinking(msgspec.Struct, frozen=True, tag=True):
-    """Reasoning of an earlier turn; `signature` and `redacted` belong to the provider that made it."""
+    """Reasoning of an earlier turn.
+
+    `signature` and `redacted` are Anthropic's, `encrypted` and `id` those of an OpenAI reasoning item: each belongs to
+    the provider that made it and is never sent to another.
+    """
 
     text: str = ""
     signature: str | None = None
     redacted: str | None = None
+    encrypted: str | None = None
+    id: str | None = None
+
+
+ToolKind = Literal["function", "custom"]
+"""A function takes a JSON object; a custom (freeform) tool takes raw text."""
 
 
 class ToolUse(msgspec.Struct, frozen=True, tag=True):
-    """A tool call by the model. `arguments` is the JSON text of an object, exactly as produced."""
+    """A tool call by the model. `arguments` is the JSON text of an object, exactly as produced; for a custom tool
+    it is the raw input text."""
 
     id: str
     name: str
     arguments: str
     cache: Json = None
+    kind: ToolKind = "function"
+    namespace: str | None = None
 
 
 class ToolResult(msgspec.Struct, frozen=True, tag=True):
@@ -70,10 +84,11 @@ class ToolResult(msgspec.Struct, frozen=True, tag=True):
 
 
 class Foreign(msgspec.Struct, frozen=True, tag=True):
-    """A part that only its own schema understands (server tool results, audio, ...): `value` is its JSON."""
+    """A part that only its own `schema` understands (server tool results, audio, ...): `value` is its JSON."""
 
     kind: str
     value: Json
+    schema: str = ""
 
 
 Part = Text | Image | Document | Thinking | ToolUse | ToolResult | Foreign
@@ -89,7 +104,11 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A function the model may call. `foreign` holds a provider-typed tool (web search, ...) that others lack."""
+    """A tool the model may call: a function, or a custom one whose input is raw text (`format` is its grammar).
+
+    `foreign` holds a provider-typed tool (web search, ...) of `schema` that others lack; `extra` the fields of a
+    function that only `schema` knows (defer_loading, input_examples, ...).
+    """
 
     name: str
     description: str | None = None
@@ -97,13 +116,30 @@ class Tool(msgspec.Struct, frozen=True):
     strict: bool | None = None
     cache: Json = None
     foreign: Json = None
+    kind: ToolKind = "function"
+    format: Json = None
+    namespace: str | None = None
+    extra: Json = None
+    schema: str = ""
 
 
 class ToolChoice(msgspec.Struct, frozen=True):
-    """What the caller demands: free choice, any tool, one named tool, or none."""
+    """What the caller demands: free choice, any tool, one named tool, or none; `allowed` narrows auto and any."""
 
     mode: Literal["auto", "any", "tool", "none"]
     name: str | None = None
+    allowed: tuple[str, ...] = ()
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A text to go on from, not a conversation; with `suffix` the middle is wanted (fill in the middle)."""
+
+    text: str
+    suffix: str | None = None
+    echo: bool = False
+
+
+Task = Literal["chat", "completion", "embeddings", "count"]
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -129,7 +165,24 @@ class Conversation(msgspec.Struct, frozen=True):
     json_object: bool = False
     user: str | None = None
     unmapped: tuple[str, ...] = ()
-    """Names of request fields that the neutral model does not carry (logit_bias, metadata, ...)."""
+    """Names of request fields that the neutral model does not carry."""
+    extras: Mapping[str, Json] = {}
+    """Settings that some schemas share, under OpenAI's names (see `EXTRAS`); a renderer names those it must drop."""
+    thinking: str | None = None         # adaptive|disabled|enabled|between_tools: Anthropic's thinking.type
+    thinking_display: str | None = None  # summarized|omitted
+    task: Task = "chat"
+    prompt: Prompt | None = None        # of task completion
+    demands: tuple[str, ...] = ()
+    """Features that only a backend of the client's own schema can serve (previous_response_id, ...)."""
+    system_cache: bool = False          # a top-level automatic cache breakpoint was asked for
+
+
+EXTRAS = frozenset({
+    "frequency_penalty", "presence_penalty", "logit_bias", "logprobs", "top_logprobs", "metadata", "service_tier",
+    "prompt_cache_key", "prompt_cache_retention", "verbosity", "safety_identifier", "store", "min_p",
+    "repetition_penalty",
+})
+"""The shared settings that travel in `Conversation.extras`."""
 
 
 # ---------------------------------------------------------------- events of an answer
@@ -151,19 +204,25 @@ class TextDelta(msgspec.Struct, frozen=True):
 
 
 class ThinkingDelta(msgspec.Struct, frozen=True):
-    """More reasoning text, or (with empty text) its closing signature, or a redacted block."""
+    """More reasoning text, or (with empty text) what closes it: a signature, a redacted block, or OpenAI's encrypted
+    content with the id of its item."""
 
     text: str = ""
     signature: str | None = None
     redacted: str | None = None
+    encrypted: str | None = None
+    id: str | None = None
 
 
 class ToolStart(msgspec.Struct, frozen=True):
-    """A tool call begins. `index` numbers the calls of this answer from 0."""
+    """A tool call begins. `index` numbers the calls of this answer from 0. The deltas of a custom call are its raw
+    input text."""
 
     index: int
     id: str
     name: str
+    kind: ToolKind = "function"
+    namespace: str | None = None
 
 
 class ToolDelta(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from extproc.core.conversation import Conversation
 from extproc.core.errors import Problem
 from extproc.core.usage import Tokens
 
@@ -74,12 +75,22 @@ class Silence(msgspec.Struct, frozen=True):
     """Nothing came from the provider for longer than the silence limit."""
 
 
+class Idle(msgspec.Struct, frozen=True):
+    """The client's stream has had no byte for the ping interval."""
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """The answer to `Count`, in tokens."""
+
+    tokens: int
+
+
 class Closed(msgspec.Struct, frozen=True):
     """The gRPC stream is over, for whatever reason. Comes exactly once."""
 
 
 Event = (RequestHeaders | RequestBody | ResponseHeaders | ResponseBody | ResponseTrailers | Reserved | Begun
-         | Finished | Silence | Closed)
+         | Finished | Silence | Idle | Counted | Closed)
 
 # ---------------------------------------------------------------------------------------- actions
 
@@ -188,11 +199,18 @@ class Warn(msgspec.Struct, frozen=True):
     message: str
 
 
+class Count(msgspec.Struct, frozen=True):
+    """Count the tokens of a conversation as this model would, away from the event loop; `Counted` follows."""
+
+    conversation: Conversation
+    model: str
+
+
 class Leave(msgspec.Struct, frozen=True):
     """The stage has nothing more to do: end the gRPC stream from our side."""
 
 
-Action = Proceed | Emit | Reply | Reserve | Begin | End | Finish | Warn | Leave
+Action = Proceed | Emit | Reply | Reserve | Begin | End | Finish | Count | Warn | Leave
 
 
 class Carried(msgspec.Struct, frozen=True, rename="camel"):
@@ -213,6 +231,8 @@ class Carried(msgspec.Struct, frozen=True, rename="camel"):
     admission: Admission
     query: str = ""
     passed: Mapping[str, str] = {}
+    backends: int = 1
+    """How many backends the chain has: the last one's attempt has nothing to fail over to."""
     reserved: bool = True
     """False: the store did not answer; the attempts settle without a reservation, each as a record of its own."""
 

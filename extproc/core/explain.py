@@ -10,18 +10,18 @@ from extproc.core.endpoints import find
 from extproc.core.errors import RequestError
 from extproc.core.routing import decide
 from extproc.runtime import Runtime
-from extproc.schemas import SCHEMAS
+from extproc.schemas import CLIENTS
 
 
 def explain(runtime: Runtime, path: str, headers: Mapping[str, str], body: bytes) -> str:
     """The chain a request would take, the reason, the facts behind it. Raises RequestError like the gateway."""
     headers = {":method": "POST", ":path": path, **headers}
     endpoint = find(headers)
-    if endpoint.kind != "chat":
-        raise RequestError(f"{path} is no chat path; known: {', '.join(s.chat_path for s in SCHEMAS.values())}")
-    conversation = SCHEMAS[endpoint.schema].parse_request(body)
+    if endpoint.kind != "ask":
+        raise RequestError(f"{path} is no path of a request; known: {', '.join(s.path for s in CLIENTS.values())}")
+    conversation = CLIENTS[endpoint.schema].parse_request(body)
     facts = signals.extract(conversation, len(body), endpoint.route, headers, "", "default")
-    decision = decide(runtime, facts, conversation, score)
+    decision = decide(runtime, facts, conversation, score, client=endpoint.schema)
     rated = score(facts)
     lines = [
         f"route       {decision.route}",

@@ -15,13 +15,15 @@ from extproc.core import routing, signals
 from extproc.core.complexity import Scorer
 from extproc.core.conversation import Conversation
 from extproc.core.dispatch import passed
-from extproc.core.endpoints import Endpoint, find, models_list
+from extproc.core.endpoints import ALLOW, Endpoint, find, models_list, one_model
 from extproc.core.errors import GatewayError, Problem, RequestError
 from extproc.core.events import (
     Action,
     Admission,
     Carried,
     Closed,
+    Count,
+    Counted,
     Event,
     Finish,
     Finished,
@@ -41,8 +43,8 @@ from extproc.core.events import (
     whole_number,
 )
 from extproc.runtime import Runtime
-from extproc.schemas import SCHEMAS
-from extproc.schemas.base import Schema
+from extproc.schemas import CLIENTS
+from extproc.schemas.base import ClientSchema
 from extproc.wire.json_splice import TopLevel
 
 JSON = {"content-type": "application/json"}
@@ -54,7 +56,7 @@ class RequestStage:
     def __init__(self, runtime: Runtime, rid: str, scorer: Scorer) -> None:
         self._runtime, self._rid, self._scorer = runtime, rid, scorer
         self._state = "headers"
-        self._schema: Schema = SCHEMAS["openai"]
+        self._schema: ClientSchema = CLIENTS["openai"]
         self._endpoint: Endpoint | None = None
         self._headers: Mapping[str, str] = {}
         self._key: KeyConfig | None = None
@@ -82,6 +84,8 @@ class RequestStage:
                 return self._on_response(event)
             case Finished() if self._state == "finishing":
                 return self._on_finished(event)
+            case Counted() if self._state == "counting":
+                return self._on_counted(event)
             case Closed():
                 return self._on_closed()
             case ResponseHeaders() if self._state in ("headers", "body", "reserving"):
@@ -98,19 +102,30 @@ class RequestStage:
     def _on_headers(self, event: RequestHeaders) -> list[Action]:
         self._headers = event.headers
         endpoint = find(event.headers)
-        self._endpoint, self._schema = endpoint, SCHEMAS[endpoint.schema]
+        self._endpoint, self._schema = endpoint, CLIENTS[endpoint.schema]
         if endpoint.kind == "unknown":
             raise RequestError(f"unknown path or method: {endpoint.said}", kind="not_found", param="path")
         if endpoint.kind == "health":
+            return self._answer(b'{"status":"ok"}')
+        if endpoint.kind == "options":
             self._state = "over"
-            return [Reply(200, JSON, b'{"status":"ok"}')]
+            return [Reply(204, {"allow": ALLOW}, b"")]
         self._authenticate()
+        anthropic = self._schema.family == "anthropic"
         if endpoint.kind == "models":
-            self._state = "over"
-            return [Reply(200, {**JSON, names.REQUEST_ID: self._rid}, models_list(self._runtime, endpoint.schema))]
+            return self._answer(models_list(self._runtime, anthropic))
+        if endpoint.kind == "model":
+            if (listed := one_model(self._runtime, anthropic, endpoint.model)) is None:
+                raise RequestError(f"unknown model {endpoint.model[:100]}", kind="not_found", param="model")
+            return self._answer(listed)
         self._check_body_headers(event)
         self._state = "body"
         return [Proceed("request_headers")]
+
+    def _answer(self, body: bytes) -> list[Action]:
+        """Answer from here with JSON."""
+        self._state = "over"
+        return [Reply(200, {**JSON, **self._told()}, body)]
 
     def _authenticate(self) -> None:
         """Check the gateway key on the headers alone, so that the body of a stranger is never read."""
@@ -149,15 +164,18 @@ class RequestStage:
         facts = signals.extract(conversation, len(event.body), self._endpoint.route, self._headers,
                                 self._key.name if self._key else "", self._key.team if self._key else "default")
         decision = routing.decide(self._runtime, facts, conversation, self._scorer,
-                                  self._key.routes if self._key else None)
+                                  self._key.routes if self._key else None, self._schema.name)
         self._decision = decision
+        if decision.count_here:
+            self._state = "counting"
+            return [Count(conversation, decision.model)]
         admission = self._admission(decision, conversation)
         self._carried = Carried(
             rid=self._rid, generation=self._runtime.generation, schema=self._schema.name, stream=conversation.stream,
             include_usage=conversation.stream_usage, model=decision.model, estimate=facts.input_tokens, admitted=now,
             admission=admission,
             query=self._headers.get(":path", "").partition("?")[2],
-            passed=passed(self._schema.name, self._headers),
+            passed=passed(self._schema.name, self._headers), backends=len(decision.chain.backends),
         )
         self._state, self._reserved = "reserving", True
         return [Reserve(admission)]
@@ -187,9 +205,17 @@ class RequestStage:
                 names.CLUSTER: chain.cluster,
                 names.MAX_RETRIES: str(len(chain.backends) - 1),
                 names.PER_TRY_TIMEOUT:
-                    self._runtime.first_event_ms if self._carried.stream else self._runtime.answer_ms,
+                    self._runtime.first_event_ms if self._carried.stream and len(chain.backends) > 1
+                    else self._runtime.answer_ms,
             },
         )]
+
+    def _on_counted(self, event: Counted) -> list[Action]:
+        """Answer a token count that no backend of the route can give."""
+        reply = self._answer(b'{"input_tokens":%d}' % event.tokens)
+        assert isinstance(reply[0], Reply)
+        return [msgspec.structs.replace(
+            reply[0], headers={**reply[0].headers, names.WARNINGS: "emulated: count_tokens"})]
 
     def _finish(self, *, wait: bool, status: int) -> list[Action]:
         """Say finish to a ledger that took the reservation."""
@@ -239,7 +265,7 @@ class RequestStage:
 
     def _told(self) -> dict[str, str]:
         told = {names.REQUEST_ID: self._rid}
-        if self._schema.name == "anthropic":
+        if self._schema.family == "anthropic":
             told["request-id"] = self._rid
         else:
             told["x-request-id"] = self._rid

@@ -9,10 +9,15 @@ from extproc.core.complexity import Scorer
 from extproc.core.conversation import Conversation
 from extproc.core.errors import RequestError
 from extproc.core.signals import Signals
+from extproc.dialects import DIALECTS
 from extproc.names import COST, LATENCY, ROUTE
 from extproc.runtime import ANY, Backend, Chain, Runtime
-from extproc.schemas import SCHEMAS
+from extproc.schemas.base import Target
 
+CAUTION = 160
+"""Per cent of the estimated tokens that a prompt may really have (code and non-English text have more per byte)."""
+UNTOLD_CONTEXT = 4096
+"""What Ollama loads on a machine with under 24 GiB of video memory when nobody says more."""
 _BATCH_AGENTS = ("github-actions", "gitlab-runner", "jenkins", "buildkite", "ci/")
 
 
@@ -24,11 +29,13 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
     model: str
     dropped: tuple[str, ...] = ()
+    count_here: bool = False
+    """A token count for a model whose provider has no such call: we count."""
 
 
 def decide(runtime: Runtime, signals: Signals, conversation: Conversation, scorer: Scorer,
-           allowed: list[str] | None = None) -> Decision:
-    """Choose the chain.
+           allowed: list[str] | None = None, client: str = "openai") -> Decision:
+    """Choose the chain for a request in the schema `client`.
 
     Raises:
         RequestError: the model is unknown, the key may not use it, or no backend can serve the request.
@@ -45,7 +52,25 @@ def decide(runtime: Runtime, signals: Signals, conversation: Conversation, score
             raise RequestError(f"smart routing is not configured: there is no chain {route}", kind="not_found",
                                param="model")
         chain = runtime.pins[name]
-    return _constrain(runtime, signals, conversation, route, chain, reason, model)
+    request = _Request(signals, conversation, client, model)
+    if signals.task == "count" and not _counts(runtime, chain.backends[0], request):
+        first = chain.backends[0]
+        return Decision(route, chain, reason, model if first.model == ANY else first.model, count_here=True)
+    return _constrain(runtime, request, route, chain, reason)
+
+
+class _Request(msgspec.Struct, frozen=True):
+    """What candidates are held against."""
+
+    signals: Signals
+    conversation: Conversation
+    client: str
+    model: str
+
+
+def _counts(runtime: Runtime, backend: Backend, request: _Request) -> bool:
+    """Whether the provider itself counts tokens."""
+    return DIALECTS[backend.dialect].wire(request.client) is not None
 
 
 def _route(runtime: Runtime, signals: Signals, scorer: Scorer) -> tuple[str, str]:
@@ -102,6 +127,8 @@ def _smart(runtime: Runtime, signals: Signals, scorer: Scorer) -> tuple[str, str
     smart = runtime.config.routing.smart
     if signals.headers.get(LATENCY) == "realtime":
         return smart.latency_critical, f"latency critical: header {LATENCY}"
+    if signals.fills:
+        return smart.fim or smart.latency_critical, "latency critical: fill in the middle"
     if signals.headers.get(COST) in ("batch", "low"):
         return smart.cost_sensitive, f"cost sensitive: header {COST}"
     agent = signals.headers.get("user-agent", "").lower()
@@ -113,31 +140,38 @@ def _smart(runtime: Runtime, signals: Signals, scorer: Scorer) -> tuple[str, str
     return smart.simple, f"simple ({rated.score} < {smart.threshold}): {rated.why}"
 
 
-def _constrain(runtime: Runtime, signals: Signals, conversation: Conversation, route: str, chain: Chain,
-               reason: str, model: str) -> Decision:
+def _constrain(runtime: Runtime, request: _Request, route: str, chain: Chain, reason: str) -> Decision:
     """Drop the candidates that cannot serve this request; none left is the client's error."""
     keep: list[Backend] = []
     dropped: list[str] = []
     for backend in chain.backends:
-        actual = runtime.resolve(backend.name, model) if backend.model == ANY else backend
-        if why := _cannot(actual, signals, conversation):
+        actual = runtime.resolve(backend.name, request.model) if backend.model == ANY else backend
+        if why := _cannot(actual, request):
             dropped.append(f"{actual.id}: {why}")
         else:
             keep.append(backend)
     if not keep:
-        too_long = all("tokens" in d for d in dropped)
+        too_long = all("tokens exceed" in d for d in dropped)
         raise RequestError(f"no backend of {route} can serve this request: {'; '.join(dropped)}",
                            kind="context_length" if too_long else "invalid_request")
     if len(keep) < len(chain.backends):
         chain = runtime.part(chain, keep)
-    return Decision(route, chain, reason, model, tuple(dropped))
+    return Decision(route, chain, reason, request.model, tuple(dropped))
 
 
-def _cannot(backend: Backend, signals: Signals, conversation: Conversation) -> str | None:
+def _cannot(backend: Backend, request: _Request) -> str | None:
+    signals, dialect = request.signals, DIALECTS[backend.dialect]
     if lacking := sorted(signals.needs & backend.lacks):
         return f"lacks {', '.join(lacking)}"
-    if refused := SCHEMAS[backend.schema].refuses(conversation):
+    target = Target(backend.model, backend.max_output, backend.default_max_tokens, backend.context)
+    if refused := dialect.refuses(request.conversation, request.client, target):
         return f"cannot do {', '.join(refused)}"
-    if backend.context is not None and signals.input_tokens > backend.context:
-        return f"about {signals.input_tokens} tokens exceed its context of {backend.context}"
+    context = backend.context
+    if dialect.silent_truncation:
+        # It would cut the prompt and say nothing, so it gets only what fits by the cautious estimate.
+        sure, context = signals.input_tokens * CAUTION // 100, context or UNTOLD_CONTEXT
+        if sure > context:
+            return f"up to {sure} tokens exceed its context of {context}, and it would cut them silently"
+    if context is not None and signals.input_tokens > context:
+        return f"about {signals.input_tokens} tokens exceed its context of {context}"
     return None

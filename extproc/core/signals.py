@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from extproc.core.conversation import Conversation, Document, Image, Text, ToolResult, ToolUse
+from extproc.core.conversation import Conversation, Document, Image, Task, Text, ToolResult, ToolUse
 
 PathRoute = Literal["plain", "local", "smart"]
 BYTES_PER_TOKEN = 4
@@ -29,6 +29,9 @@ class Signals(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     key: str = ""
     team: str = ""
+    task: Task = "chat"
+    fills: bool = False
+    """Whether the middle of a text is wanted: an editor waits for it at every key stroke."""
 
 
 def extract(conversation: Conversation, body_bytes: int, path: PathRoute, headers: Mapping[str, str],
@@ -54,7 +57,8 @@ def extract(conversation: Conversation, body_bytes: int, path: PathRoute, header
                 needs.add("images")
                 image_bytes += len(part.data or "")
             elif isinstance(part, Document):
-                needs.add("documents")
+                if part.text is None:  # plain text can be said to any model
+                    needs.add("documents")
             elif isinstance(part, ToolUse):
                 needs.add("tools")
         if message.role == "user" and said and not said.startswith("<system-reminder>"):
@@ -67,4 +71,5 @@ def extract(conversation: Conversation, body_bytes: int, path: PathRoute, header
         path=path, model=conversation.model, stream=conversation.stream, max_tokens=conversation.max_tokens,
         input_tokens=max(1, (body_bytes - image_bytes) // BYTES_PER_TOKEN), turns=turns, tools=len(conversation.tools),
         in_tool_loop=last_is_result, needs=frozenset(needs), ask=ask, headers=headers, key=key, team=team,
+        task=conversation.task, fills=conversation.prompt is not None and conversation.prompt.suffix is not None,
     )

@@ -16,6 +16,7 @@ from extproc.core.conversation import (
     TextDelta,
     ThinkingDelta,
     ToolDelta,
+    ToolKind,
     ToolStart,
     UsageReport,
 )
@@ -24,13 +25,19 @@ from extproc.core.usage import Tokens
 
 
 class Block(msgspec.Struct):
-    """One content block: `kind` is text, thinking, redacted or tool; `pieces` its text or arguments."""
+    """One content block: `kind` is text, thinking, redacted or tool; `pieces` its text or arguments.
+
+    A thinking block is closed by its `signature` or, with `encrypted`, by the id of its item.
+    """
 
     kind: str
     pieces: list[str] = msgspec.field(default_factory=list[str])
     signature: str | None = None
     id: str = ""
     name: str = ""
+    tool_kind: ToolKind = "function"
+    namespace: str | None = None
+    encrypted: str | None = None
 
     @property
     def text(self) -> str:
@@ -71,9 +78,10 @@ class Answer:
                 self._tail("text").pieces.append(text)
             case ThinkingDelta():
                 self._thinking(event)
-            case ToolStart(index=index, id=identifier, name=name):
-                self._tools[index] = Block("tool", id=identifier, name=name)
-                self.blocks.append(self._tools[index])
+            case ToolStart():
+                block = Block("tool", id=event.id, name=event.name, tool_kind=event.kind, namespace=event.namespace)
+                self._tools[event.index] = block
+                self.blocks.append(block)
             case ToolDelta(index=index, arguments=arguments):
                 if index in self._tools:
                     self._tools[index].pieces.append(arguments)
@@ -89,9 +97,11 @@ class Answer:
                 pass
 
     def _tail(self, kind: str) -> Block:
-        if not self.blocks or self.blocks[-1].kind != kind or self.blocks[-1].signature is not None:
-            self.blocks.append(Block(kind))
-        return self.blocks[-1]
+        last = self.blocks[-1] if self.blocks else None
+        if last is None or last.kind != kind or last.signature is not None or last.encrypted is not None:
+            last = Block(kind)
+            self.blocks.append(last)
+        return last
 
     def _thinking(self, event: ThinkingDelta) -> None:
         if event.redacted is not None:
@@ -101,6 +111,8 @@ class Answer:
         block.pieces.append(event.text)
         if event.signature is not None:
             block.signature = event.signature
+        if event.encrypted is not None or event.id is not None:
+            block.encrypted, block.id = event.encrypted or "", event.id or block.id
 
 
 def gather(events: Iterable[Event]) -> Answer:

@@ -1,49 +1,30 @@
-"""Anthropic Messages request -> neutral conversation.
+"""Anthropic Messages request -> neutral conversation: settings, tools and formats.
 
-Source: PyPI anthropic 2.12.0, types/message_create_params.py.
+Source: PyPI anthropic 2.12.0, types/message_create_params.py and types/beta/message_create_params.py. The API versions
+2023-06-01 and 2026-10-21 have the same form; the later one refuses sampling parameters, which is the provider's answer.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
-from extproc.core.conversation import (
-    Conversation,
-    Document,
-    Foreign,
-    Image,
-    Message,
-    Part,
-    Text,
-    Thinking,
-    Tool,
-    ToolChoice,
-    ToolResult,
-    ToolUse,
-)
+from extproc.core.conversation import Conversation, Message, Tool, ToolChoice
 from extproc.core.errors import RequestError
-from extproc.schemas._codec import ANY, compact, decode, labels, require_text, unmapped_fields
+from extproc.schemas._anthropic_parse_blocks import parse_content
+from extproc.schemas._codec import ANY, Found, decode, labels, require_text, set_fields
 
-_KNOWN = frozenset(
-    {
-        "model",
-        "messages",
-        "max_tokens",
-        "system",
-        "tools",
-        "tool_choice",
-        "thinking",
-        "output_config",
-        "stop_sequences",
-        "stream",
-        "metadata",
-        "temperature",
-        "top_p",
-        "top_k",
-    }
-)
+_KNOWN = frozenset({
+    "model", "messages", "max_tokens", "system", "tools", "tool_choice", "thinking", "output_config", "stop_sequences",
+    "stream", "metadata", "temperature", "top_p", "top_k", "cache_control", "service_tier",
+})
+_DEMANDS = ("mcp_servers", "container", "thread", "compaction", "inference_geo")
+"""Without the tools, files or state behind them the answer would be another one; the region is a promise."""
+_NOTHING = (b"[]", b"{}", b'"global"')
+_TIERS = {"auto": "auto", "standard_only": "default"}
+_TOOL_FIELDS = frozenset({"name", "description", "input_schema", "strict", "cache_control"})
 
 
 class _Message(msgspec.Struct):
@@ -60,20 +41,7 @@ class _Choice(msgspec.Struct):
 class _ThinkingConfig(msgspec.Struct):
     type: str
     budget_tokens: int | None = None
-
-
-class _Format(msgspec.Struct):
-    type: str
-    schema: Any = None
-
-
-class _OutputConfig(msgspec.Struct):
-    effort: str | None = None
-    format: _Format | None = None
-
-
-class _Metadata(msgspec.Struct):
-    user_id: str | None = None
+    display: str | None = None
 
 
 class _Request(msgspec.Struct):
@@ -84,59 +52,15 @@ class _Request(msgspec.Struct):
     tools: list[msgspec.Raw] | None = None
     tool_choice: _Choice | None = None
     thinking: _ThinkingConfig | None = None
-    output_config: _OutputConfig | None = None
+    output_config: dict[str, Any] | None = None
     stop_sequences: list[str] | None = None
     stream: bool | None = None
-    metadata: _Metadata | None = None
+    metadata: dict[str, Any] | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
-
-
-class _Block(msgspec.Struct):
-    type: str
-
-
-class _Text(msgspec.Struct):
-    text: str
-    cache_control: Any = None
-    citations: Any = None
-
-
-class _Source(msgspec.Struct):
-    type: str
-    media_type: str | None = None
-    data: str | None = None
-    url: str | None = None
-
-
-class _Media(msgspec.Struct):
-    source: _Source
-    title: str | None = None
-    cache_control: Any = None
-
-
-class _Thinking(msgspec.Struct):
-    thinking: str
-    signature: str | None = None
-
-
-class _Redacted(msgspec.Struct):
-    data: str
-
-
-class _ToolUse(msgspec.Struct):
-    id: str
-    name: str
-    input: msgspec.Raw
-    cache_control: Any = None
-
-
-class _ToolResult(msgspec.Struct):
-    tool_use_id: str
-    content: str | list[msgspec.Raw] | None = None
-    is_error: bool | None = None
-    cache_control: Any = None
+    cache_control: dict[str, Any] | None = None
+    service_tier: str | None = None
 
 
 class _Tool(msgspec.Struct):
@@ -149,15 +73,7 @@ class _Tool(msgspec.Struct):
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
-_BLOCK = msgspec.json.Decoder(_Block)
-_TEXT = msgspec.json.Decoder(_Text)
-_MEDIA = msgspec.json.Decoder(_Media)
-_THINKING = msgspec.json.Decoder(_Thinking)
-_REDACTED = msgspec.json.Decoder(_Redacted)
-_USE = msgspec.json.Decoder(_ToolUse)
-_RESULT = msgspec.json.Decoder(_ToolResult)
 _TOOL = msgspec.json.Decoder(_Tool)
-_OBJECT = msgspec.json.Decoder(dict[str, Any])
 
 
 def parse_request(body: bytes) -> Conversation:
@@ -168,11 +84,12 @@ def parse_request(body: bytes) -> Conversation:
     """
     request = decode(_REQUEST, body)
     _check(request)
-    lost = unmapped_fields(body, _KNOWN)
-    messages = _messages(request, lost)
+    fields = set_fields(body)
+    found = Found([name for name in fields if name not in _KNOWN and name not in _DEMANDS], _demands(fields))
+    messages = _messages(request, found)
     tools = tuple(_tool(raw, f"tools[{i}]") for i, raw in enumerate(request.tools or ()))
     choice, parallel = _tool_choice(request.tool_choice)
-    effort, schema = _output(request.output_config, lost)
+    effort, schema = _output(request.output_config, found)
     thinking = request.thinking
     return Conversation(
         model=request.model,
@@ -189,8 +106,13 @@ def parse_request(body: bytes) -> Conversation:
         effort=effort,
         thinking_budget=thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
         json_schema=schema,
-        user=request.metadata.user_id if request.metadata else None,
-        unmapped=labels(lost),
+        user=_user(request.metadata, found),
+        extras=_extras(request, found),
+        thinking=thinking.type if thinking else None,
+        thinking_display=thinking.display if thinking else None,
+        system_cache=_system_cache(request.cache_control, found),
+        unmapped=labels(found.lost),
+        demands=labels(found.demands),
     )
 
 
@@ -202,14 +124,48 @@ def _check(request: _Request) -> None:
         raise RequestError("max_tokens: expected at least 0", param="max_tokens")
 
 
-def _output(config: _OutputConfig | None, lost: list[str]) -> tuple[str | None, Any]:
-    if config is None:
-        return None, None
-    wanted = config.format
-    if wanted is not None and wanted.type != "json_schema":
-        lost.append("output_config.format")
-        wanted = None
-    return config.effort, None if wanted is None else {"name": "response", "schema": wanted.schema}
+def _demands(fields: Mapping[str, msgspec.Raw]) -> list[str]:
+    return [name for name in _DEMANDS if name in fields and bytes(fields[name]) not in _NOTHING]
+
+
+def _output(config: dict[str, Any] | None, found: Found) -> tuple[str | None, Any]:
+    """The effort and the JSON schema of output_config."""
+    given = {name: value for name, value in (config or {}).items() if value is not None}
+    effort, wanted = given.pop("effort", None), given.pop("format", None)
+    found.lost += [f"output_config.{name}" for name in given]
+    if not isinstance(effort, str | None):
+        raise RequestError("output_config.effort: expected a string", param="output_config.effort")
+    if wanted is None:
+        return effort, None
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        found.lost.append("output_config.format")
+        return effort, None
+    return effort, {"name": "response", "schema": wanted.get("schema")}
+
+
+def _user(metadata: dict[str, Any] | None, found: Found) -> str | None:
+    given = {name: value for name, value in (metadata or {}).items() if value is not None}
+    user = given.pop("user_id", None)
+    found.lost += [f"metadata.{name}" for name in given]
+    if not isinstance(user, str | None):
+        raise RequestError("metadata.user_id: expected a string", param="metadata.user_id")
+    return user
+
+
+def _extras(request: _Request, found: Found) -> dict[str, Any]:
+    tier = request.service_tier
+    if tier is None:
+        return {}
+    if tier in _TIERS:
+        return {"service_tier": _TIERS[tier]}
+    found.lost.append("service_tier")
+    return {}
+
+
+def _system_cache(cache: dict[str, Any] | None, found: Found) -> bool:
+    if cache is not None and cache.get("ttl") not in (None, "5m"):
+        found.lost.append("cache_control.ttl")
+    return cache is not None
 
 
 def _tool_choice(choice: _Choice | None) -> tuple[ToolChoice | None, bool | None]:
@@ -224,79 +180,22 @@ def _tool_choice(choice: _Choice | None) -> tuple[ToolChoice | None, bool | None
 def _tool(raw: msgspec.Raw, path: str) -> Tool:
     tool = decode(_TOOL, raw, path)
     if tool.input_schema is None and tool.type not in (None, "custom"):
-        return Tool(tool.name or tool.type, cache=tool.cache_control, foreign=decode(ANY, raw, path))
+        value = decode(ANY, raw, path)
+        return Tool(tool.name or tool.type, cache=tool.cache_control, foreign=value, schema="anthropic")
     if tool.input_schema is None:
         raise RequestError(f"{path}.input_schema: required field is missing", param=f"{path}.input_schema")
     name = require_text(tool.name, f"{path}.name")
-    return Tool(name, tool.description, tool.input_schema, tool.strict, tool.cache_control)
+    fields = set_fields(raw)
+    extra = {key: decode(ANY, value, path) for key, value in fields.items() if key not in _TOOL_FIELDS}
+    return Tool(name, tool.description, tool.input_schema, tool.strict, tool.cache_control,
+                extra=extra or None, schema="anthropic" if extra else "")
 
 
-def _messages(request: _Request, lost: list[str]) -> tuple[Message, ...]:
+def _messages(request: _Request, found: Found) -> tuple[Message, ...]:
     messages: list[Message] = []
     if request.system:
-        messages.append(Message("system", _content(request.system, "system", lost)))
+        messages.append(Message("system", parse_content(request.system, "system", "system", found)))
     for i, message in enumerate(request.messages):
-        messages.append(Message(message.role, _content(message.content, f"messages[{i}].content", lost)))
+        parts = parse_content(message.content, f"messages[{i}].content", message.role, found)
+        messages.append(Message(message.role, parts))
     return tuple(messages)
-
-
-def _content(content: str | list[msgspec.Raw], path: str, lost: list[str]) -> tuple[Part, ...]:
-    if isinstance(content, str):
-        return (Text(content),)
-    return tuple(_part(raw, f"{path}[{i}]", lost) for i, raw in enumerate(content))
-
-
-def _part(raw: msgspec.Raw, path: str, lost: list[str]) -> Part:
-    kind = decode(_BLOCK, raw, path).type
-    match kind:
-        case "text":
-            text = decode(_TEXT, raw, path)
-            if text.citations:
-                lost.append("citations")
-            return Text(text.text, text.cache_control)
-        case "tool_use":
-            use = decode(_USE, raw, path)
-            decode(_OBJECT, use.input, f"{path}.input")
-            return ToolUse(use.id, use.name, bytes(use.input).decode(), use.cache_control)
-        case "tool_result":
-            return _tool_result(decode(_RESULT, raw, path), path, lost)
-        case "thinking":
-            thought = decode(_THINKING, raw, path)
-            return Thinking(thought.thinking, thought.signature or None)
-        case "redacted_thinking":
-            return Thinking(redacted=decode(_REDACTED, raw, path).data)
-        case "image" | "document":
-            return _media(kind, raw, path)
-        case _:
-            return Foreign(kind, decode(ANY, raw, path))
-
-
-def _media(kind: str, raw: msgspec.Raw, path: str) -> Part:
-    media = decode(_MEDIA, raw, path)
-    source, cache = media.source, media.cache_control
-    match source.type:
-        case "base64" if source.data is not None:
-            where = {"media_type": source.media_type, "data": source.data}
-        case "url" if source.url is not None:
-            where = {"url": source.url}
-        case "text" if source.data is not None and kind == "document":
-            return Document(media_type=source.media_type, text=source.data, name=media.title, cache=cache)
-        case _:
-            return Foreign(kind, decode(ANY, raw, path))
-    return (
-        Image(**where, cache=cache) if kind == "image" else Document(**where, name=media.title, cache=cache)
-    )
-
-
-def _tool_result(result: _ToolResult, path: str, lost: list[str]) -> ToolResult:
-    parts = _content(result.content or "", f"{path}.content", lost) if result.content else ()
-    plain = tuple(_plain(part) for part in parts)
-    return ToolResult(result.tool_use_id, plain, bool(result.is_error), result.cache_control)
-
-
-def _plain(part: Part) -> Text | Image | Document:
-    """What a tool result may hold; search results and the like keep their content as JSON text."""
-    if isinstance(part, Text | Image | Document):
-        return part
-    value = part.value if isinstance(part, Foreign) else msgspec.to_builtins(part)
-    return Text(compact(cast(object, value)))

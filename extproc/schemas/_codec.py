@@ -99,8 +99,20 @@ def require_text(value: object, path: str) -> str:
 
 def unmapped_fields(body: bytes, known: frozenset[str]) -> list[str]:
     """Names of the set (not null) top-level fields that `known` lacks."""
-    fields = decode(FIELDS, body)
-    return [name for name, raw in fields.items() if name not in known and bytes(raw) != _NULL]
+    return [name for name in set_fields(body) if name not in known]
+
+
+def set_fields(body: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """The fields of an object that are not null, unread."""
+    return {name: raw for name, raw in decode(FIELDS, body).items() if bytes(raw) != _NULL}
+
+
+class Found(msgspec.Struct):
+    """What a parser meets that the neutral model does not carry: names of what gets lost with other schemas, and of
+    what only the client's own schema can serve."""
+
+    lost: list[str] = msgspec.field(default_factory=list[str])
+    demands: list[str] = msgspec.field(default_factory=list[str])
 
 
 def labels(names: Iterable[str]) -> tuple[str, ...]:
@@ -124,6 +136,14 @@ def json_object(text: str) -> bool:
         return isinstance(ANY.decode(text), dict)
     except FOREIGN_ERRORS:
         return False
+
+
+def data_uri(url: str) -> tuple[str | None, str | None]:
+    """Split a base64 data URI (RFC 2397) into its media type and its data; (None, None) for anything else."""
+    head, comma, data = url.partition(",") if url[:5].lower() == "data:" else ("", "", "")
+    if not comma or not head.lower().endswith(";base64"):
+        return None, None
+    return head[5:-7].partition(";")[0] or "application/octet-stream", data
 
 
 def compact(value: Any) -> str:

@@ -20,6 +20,7 @@ from extproc.core.conversation import (
     TextDelta,
     ThinkingDelta,
     ToolDelta,
+    ToolKind,
     ToolStart,
     UsageReport,
 )
@@ -71,12 +72,37 @@ class _Function(msgspec.Struct):
     arguments: str | dict[str, Any] | None = None
 
 
+class _Custom(msgspec.Struct):
+    name: str | None = None
+    input: str | None = None
+
+
 class CallDelta(msgspec.Struct):
-    """A tool call, whole or a fragment of it."""
+    """A tool call, whole or a fragment of it; `custom` is that of a freeform tool."""
 
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
+    custom: _Custom | None = None
+
+    @property
+    def kind(self) -> ToolKind:
+        """Which of the two it is."""
+        return "function" if self.custom is None else "custom"
+
+    @property
+    def name(self) -> str:
+        """The tool's name, where this fragment has it."""
+        named = self.function if self.custom is None else self.custom
+        return "" if named is None else named.name or ""
+
+    @property
+    def text(self) -> str:
+        """The arguments, or the raw input, of this fragment; some servers send the argument object itself."""
+        if self.custom is not None:
+            return self.custom.input or ""
+        arguments = None if self.function is None else self.function.arguments
+        return arguments or "" if arguments is None or isinstance(arguments, str) else encode(arguments).decode()
 
 
 class Delta(msgspec.Struct):
@@ -191,13 +217,6 @@ def read_message(delta: Delta) -> list[Event]:
     return events
 
 
-def read_arguments(arguments: str | dict[str, Any] | None) -> str:
-    """Argument text; some servers send the object itself."""
-    if arguments is None or isinstance(arguments, str):
-        return arguments or ""
-    return encode(arguments).decode()
-
-
 def read_stop(reason: str, has_tools: bool, raw: bytes) -> Stop | Failure:
     """The neutral stop reason. Many servers say `stop` after tool calls."""
     if reason in _BROKEN:
@@ -235,11 +254,8 @@ def parse_response(body: bytes) -> Sequence[Event]:
 
 
 def _whole_call(index: int, call: CallDelta, answer_id: str) -> tuple[Event, ...]:
-    function = call.function or _Function()
     identifier = call.id or made_id(answer_id, index)
-    return ToolStart(index, identifier, function.name or ""), ToolDelta(
-        index, read_arguments(function.arguments)
-    )
+    return ToolStart(index, identifier, call.name, call.kind), ToolDelta(index, call.text)
 
 
 def made_id(answer_id: str, index: int) -> str:
@@ -274,11 +290,10 @@ def render_response(events: Iterable[Event], *, model: str, created: int, fallba
 
 
 def _render_call(call: Block) -> dict[str, Any]:
-    return {
-        "id": call.id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": call.text or "{}"},
-    }
+    if call.tool_kind == "custom":
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.text}}
+    function = {"name": call.name, "arguments": call.text or "{}"}
+    return {"id": call.id, "type": "function", "function": function}
 
 
 def answer_id(given: str, fallback: str) -> str:

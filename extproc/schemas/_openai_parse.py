@@ -1,57 +1,30 @@
-"""OpenAI Chat Completions request -> neutral conversation.
+"""OpenAI Chat Completions request -> neutral conversation: settings, tools and formats.
 
 Source: PyPI openai 3.54.0, types/chat/completion_create_params.py.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
-from extproc.core.conversation import (
-    Conversation,
-    Document,
-    Foreign,
-    Image,
-    Message,
-    Part,
-    Text,
-    Thinking,
-    Tool,
-    ToolChoice,
-    ToolResult,
-    ToolUse,
-)
+from extproc.core.conversation import EXTRAS, Conversation, Tool, ToolChoice
 from extproc.core.errors import RequestError
-from extproc.schemas._codec import ANY, decode, labels, require_text, unmapped_fields
+from extproc.schemas._codec import ANY, Found, decode, labels, require_text, set_fields
+from extproc.schemas._openai_parse_messages import WireMessage, parse_messages
 
-_KNOWN = frozenset(
-    {
-        "model",
-        "messages",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "max_tokens",
-        "max_completion_tokens",
-        "stream",
-        "stream_options",
-        "temperature",
-        "top_p",
-        "top_k",
-        "stop",
-        "seed",
-        "n",
-        "reasoning_effort",
-        "response_format",
-        "user",
-    }
-)
+_KNOWN = EXTRAS | {
+    "model", "messages", "tools", "tool_choice", "parallel_tool_calls", "max_tokens", "max_completion_tokens", "stream",
+    "stream_options", "temperature", "top_p", "top_k", "stop", "seed", "n", "reasoning_effort", "response_format",
+    "user", "audio", "modalities", "functions",
+}
 
 
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class _JsonSchema(msgspec.Struct):
@@ -66,34 +39,9 @@ class _ResponseFormat(msgspec.Struct):
     json_schema: _JsonSchema | None = None
 
 
-class _CallFunction(msgspec.Struct):
-    name: str
-    arguments: str | dict[str, Any] = ""
-
-
-class _Call(msgspec.Struct):
-    function: _CallFunction | None = None
-    id: str | None = None
-    type: str = "function"
-    custom: Any = None
-
-
-class _Message(msgspec.Struct):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[msgspec.Raw] | None = None
-    tool_calls: list[_Call] | None = None
-    tool_call_id: str | None = None
-    name: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    reasoning: Any = None
-    function_call: _CallFunction | None = None
-    audio: Any = None
-
-
 class _Request(msgspec.Struct):
     model: str
-    messages: list[_Message]
+    messages: list[WireMessage]
     tools: list[msgspec.Raw] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -110,42 +58,7 @@ class _Request(msgspec.Struct):
     reasoning_effort: str | None = None
     response_format: _ResponseFormat | None = None
     user: str | None = None
-
-
-class _ImageUrl(msgspec.Struct):
-    url: str
-    detail: str | None = None
-
-
-class _File(msgspec.Struct):
-    file_data: str | None = None
-    file_id: str | None = None
-    filename: str | None = None
-
-
-class _Part(msgspec.Struct):
-    type: str
-
-
-class _TextPart(msgspec.Struct):
-    text: str
-    prompt_cache_breakpoint: Any = None
-
-
-class _RefusalPart(msgspec.Struct):
-    refusal: str
-
-
-class _ImagePart(msgspec.Struct):
-    image_url: str | _ImageUrl
-
-
-class _ThinkingPart(msgspec.Struct):
-    thinking: str | list[_TextPart]
-
-
-class _FilePart(msgspec.Struct):
-    file: _File
+    modalities: list[str] | None = None
 
 
 class _Function(msgspec.Struct):
@@ -155,19 +68,25 @@ class _Function(msgspec.Struct):
     strict: bool | None = None
 
 
+class _Custom(msgspec.Struct):
+    name: str
+    description: str | None = None
+    format: dict[str, Any] | None = None
+
+
 class _Tool(msgspec.Struct):
     type: str = "function"
     function: _Function | None = None
+    cache_control: Any = None
+
+
+class _CustomTool(msgspec.Struct):
+    custom: _Custom
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
-_PART = msgspec.json.Decoder(_Part)
-_TEXT = msgspec.json.Decoder(_TextPart)
-_REFUSAL = msgspec.json.Decoder(_RefusalPart)
-_IMAGE = msgspec.json.Decoder(_ImagePart)
-_THINKING = msgspec.json.Decoder(_ThinkingPart)
-_FILE = msgspec.json.Decoder(_FilePart)
 _TOOL = msgspec.json.Decoder(_Tool)
+_CUSTOM = msgspec.json.Decoder(_CustomTool)
 
 
 def parse_request(body: bytes) -> Conversation:
@@ -178,13 +97,13 @@ def parse_request(body: bytes) -> Conversation:
     """
     request = decode(_REQUEST, body)
     _check(request)
-    lost = unmapped_fields(body, _KNOWN)
-    messages = _messages(request.messages, lost)
+    fields = set_fields(body)
+    found = Found([name for name in fields if name not in _KNOWN], _demands(request, fields))
+    messages = parse_messages(request.messages, fields["messages"], found)
     tools = tuple(_tool(raw, f"tools[{i}]") for i, raw in enumerate(request.tools or ()))
-    choice = _tool_choice(request.tool_choice, lost)
-    schema, json_object = _format(request.response_format, lost)
+    choice = _tool_choice(request.tool_choice, found)
+    schema, json_object = _format(request.response_format, found)
     limit = request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
-    options = request.stream_options
     return Conversation(
         model=request.model,
         messages=messages,
@@ -193,7 +112,7 @@ def parse_request(body: bytes) -> Conversation:
         parallel_tools=request.parallel_tool_calls,
         max_tokens=limit,
         stream=bool(request.stream),
-        stream_usage=bool(options and options.include_usage),
+        stream_usage=_stream_usage(request.stream_options, found),
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
@@ -204,7 +123,9 @@ def parse_request(body: bytes) -> Conversation:
         json_schema=schema,
         json_object=json_object,
         user=request.user,
-        unmapped=labels(lost),
+        extras={name: decode(ANY, raw, name) for name, raw in fields.items() if name in EXTRAS},
+        unmapped=labels(found.lost),
+        demands=labels(found.demands),
     )
 
 
@@ -221,17 +142,35 @@ def _check(request: _Request) -> None:
             raise RequestError(f"{name}: expected at least {least}, got {str(value)[:20]}", param=name)
 
 
+def _demands(request: _Request, fields: Mapping[str, msgspec.Raw]) -> list[str]:
+    """What no other schema has: without it the answer would lack what the client waits for."""
+    demands = ["n"] if request.n is not None and request.n > 1 else []
+    if "audio" in fields or "audio" in (request.modalities or ()):
+        demands.append("audio")
+    if "functions" in fields:  # their callers read function_call, not tool_calls
+        demands.append("functions")
+    return demands
+
+
 def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
-def _format(wanted: _ResponseFormat | None, lost: list[str]) -> tuple[Any, bool]:
+def _stream_usage(options: _StreamOptions | None, found: Found) -> bool:
+    if options is None:
+        return False
+    if options.include_obfuscation:
+        found.lost.append("stream_options.include_obfuscation")
+    return bool(options.include_usage)
+
+
+def _format(wanted: _ResponseFormat | None, found: Found) -> tuple[Any, bool]:
     if wanted is None or wanted.type == "text":
         return None, False
     if wanted.type == "json_object":
         return None, True
     if wanted.type != "json_schema":
-        lost.append("response_format")
+        found.lost.append("response_format")
         return None, False
     given = wanted.json_schema
     if given is None:
@@ -246,7 +185,7 @@ def _format(wanted: _ResponseFormat | None, lost: list[str]) -> tuple[Any, bool]
     return {key: value for key, value in schema.items() if value is not None}, False
 
 
-def _tool_choice(choice: str | dict[str, Any] | None, lost: list[str]) -> ToolChoice | None:
+def _tool_choice(choice: str | dict[str, Any] | None, found: Found) -> ToolChoice | None:
     if choice is None:
         return None
     if isinstance(choice, str):
@@ -258,14 +197,25 @@ def _tool_choice(choice: str | dict[str, Any] | None, lost: list[str]) -> ToolCh
             case _:
                 raise RequestError(f"tool_choice: unknown choice {choice[:40]!r}", param="tool_choice")
     if choice.get("type") == "allowed_tools":
-        lost.append("tool_choice.allowed_tools")
-        allowed = choice.get("allowed_tools")
-        return ToolChoice(
-            "any" if isinstance(allowed, dict) and allowed.get("mode") == "required" else "auto"
-        )
-    inner = choice.get("function") or choice.get("custom") or choice
-    name = inner.get("name") if isinstance(inner, dict) else None
-    return ToolChoice("tool", require_text(name, "tool_choice.function.name"))
+        return _allowed_tools(choice.get("allowed_tools"), found)
+    return ToolChoice("tool", require_text(_inner_name(choice), "tool_choice.function.name"))
+
+
+def _allowed_tools(allowed: Any, found: Found) -> ToolChoice:
+    if not isinstance(allowed, dict) or not isinstance(given := allowed.get("tools"), list):
+        path = "tool_choice.allowed_tools"
+        raise RequestError(f"{path}: expected a mode and a list of tools", param=path)
+    names = [_inner_name(tool) for tool in given if isinstance(tool, dict)]
+    known = tuple(name for name in names if isinstance(name, str) and name)
+    if len(known) < len(given):
+        found.lost.append("tool_choice.allowed_tools")
+    return ToolChoice("any" if allowed.get("mode") == "required" else "auto", allowed=known)
+
+
+def _inner_name(tool: dict[str, Any]) -> Any:
+    """The name in {"type": T, T: {"name": ...}}, or the flat form of the Responses API."""
+    inner = tool.get("function") or tool.get("custom") or tool
+    return inner.get("name") if isinstance(inner, dict) else None
 
 
 def _tool(raw: msgspec.Raw, path: str) -> Tool:
@@ -275,136 +225,18 @@ def _tool(raw: msgspec.Raw, path: str) -> Tool:
             raise RequestError(f"{path}.function: required field is missing", param=f"{path}.function")
         function = tool.function
         require_text(function.name, f"{path}.function.name")
-        return Tool(function.name, function.description, function.parameters, function.strict)
+        return Tool(function.name, function.description, function.parameters, function.strict, tool.cache_control)
+    if tool.type == "custom":
+        custom = decode(_CUSTOM, raw, path).custom
+        require_text(custom.name, f"{path}.custom.name")
+        return Tool(custom.name, custom.description, kind="custom", format=_flat(custom.format))
     value = decode(ANY, raw, path)
     inner = value.get(tool.type)
     name = inner.get("name") if isinstance(inner, dict) else None
-    return Tool(name if isinstance(name, str) else tool.type, foreign=value)
+    return Tool(name if isinstance(name, str) else tool.type, foreign=value, schema="openai")
 
 
-def _messages(given: list[_Message], lost: list[str]) -> tuple[Message, ...]:
-    messages: list[Message] = []
-    results: list[Part] = []
-    for i, message in enumerate(given):
-        path = f"messages[{i}]"
-        if message.role in ("tool", "function"):
-            results.append(_tool_result(message, path, lost))
-            continue
-        if results:
-            messages.append(Message("user", tuple(results)))
-            results = []
-        if message.name is not None:
-            lost.append("messages.name")
-        messages.append(_message(message, path, lost))
-    if results:
-        messages.append(Message("user", tuple(results)))
-    return tuple(messages)
-
-
-def _message(message: _Message, path: str, lost: list[str]) -> Message:
-    parts = _content(message.content, path, lost)
-    match message.role:
-        case "assistant":
-            return Message("assistant", _assistant(message, parts, path, lost))
-        case "user":
-            return Message("user", parts)
-        case _:
-            return Message("system", parts)
-
-
-def _assistant(message: _Message, parts: tuple[Part, ...], path: str, lost: list[str]) -> tuple[Part, ...]:
-    thought = message.reasoning_content
-    if not thought and isinstance(message.reasoning, str):
-        thought = message.reasoning
-    if thought:
-        parts = (Thinking(thought), *parts)
-    if message.refusal:
-        parts = (*parts, Text(message.refusal))
-    if message.audio is not None:
-        lost.append("messages.audio")
-    return parts + tuple(_calls(message, path))
-
-
-def _calls(message: _Message, path: str) -> list[Part]:
-    calls: list[Part] = []
-    for i, call in enumerate(message.tool_calls or ()):
-        if call.function is not None:
-            calls.append(_use(call.id or f"call_{i}", call.function))
-        elif call.custom is not None:
-            calls.append(Foreign("custom_tool_call", msgspec.to_builtins(call)))
-        else:
-            field = f"{path}.tool_calls[{i}].function"
-            raise RequestError(f"{field}: required field is missing", param=field)
-    if message.function_call is not None:
-        calls.append(_use(message.function_call.name, message.function_call))
-    return calls
-
-
-def _use(identifier: str, function: _CallFunction) -> ToolUse:
-    arguments = function.arguments
-    if not isinstance(arguments, str):
-        arguments = msgspec.json.encode(arguments).decode()
-    return ToolUse(identifier, function.name, arguments)
-
-
-def _tool_result(message: _Message, path: str, lost: list[str]) -> ToolResult:
-    identifier = message.tool_call_id if message.role == "tool" else message.name
-    if identifier is None:
-        field = f"{path}.{'tool_call_id' if message.role == 'tool' else 'name'}"
-        raise RequestError(f"{field}: required field is missing", param=field)
-    parts = _content(message.content, path, lost)
-    lost += [f"foreign:{part.kind}" for part in parts if isinstance(part, Foreign)]
-    return ToolResult(identifier, tuple(part for part in parts if isinstance(part, Text | Image | Document)))
-
-
-def _content(content: str | list[msgspec.Raw] | None, path: str, lost: list[str]) -> tuple[Part, ...]:
-    if content is None:
-        return ()
-    if isinstance(content, str):
-        return (Text(content),)
-    return tuple(_part(raw, f"{path}.content[{i}]", lost) for i, raw in enumerate(content))
-
-
-def _part(raw: msgspec.Raw, path: str, lost: list[str]) -> Part:
-    kind = decode(_PART, raw, path).type
-    match kind:
-        case "text":
-            text = decode(_TEXT, raw, path)
-            if text.prompt_cache_breakpoint is not None:
-                lost.append("prompt_cache_breakpoint")
-            return Text(text.text)
-        case "refusal":
-            return Text(decode(_REFUSAL, raw, path).refusal)
-        case "thinking":  # Mistral's form of reasoning_content
-            thought = decode(_THINKING, raw, path).thinking
-            return Thinking(thought if isinstance(thought, str) else "".join(piece.text for piece in thought))
-        case "image_url":
-            return _image(decode(_IMAGE, raw, path).image_url)
-        case "file":
-            file = decode(_FILE, raw, path).file
-            if file.file_data is not None:
-                return _document(file.file_data, file.filename)
-            return Foreign(kind, decode(ANY, raw, path))
-        case _:
-            return Foreign(kind, decode(ANY, raw, path))
-
-
-def _image(given: str | _ImageUrl) -> Image:
-    image = _ImageUrl(given) if isinstance(given, str) else given
-    media_type, data = _data_uri(image.url)
-    if data is None:
-        return Image(url=image.url, detail=image.detail)
-    return Image(media_type=media_type, data=data, detail=image.detail)
-
-
-def _document(file_data: str, filename: str | None) -> Document:
-    media_type, data = _data_uri(file_data)
-    return Document(media_type=media_type or "application/pdf", data=data or file_data, name=filename)
-
-
-def _data_uri(url: str) -> tuple[str | None, str | None]:
-    """Split a base64 data URI (RFC 2397) into its media type and its data; (None, None) for anything else."""
-    head, comma, data = url.partition(",") if url[:5].lower() == "data:" else ("", "", "")
-    if not comma or not head.lower().endswith(";base64"):
-        return None, None
-    return head[5:-7].partition(";")[0] or "application/octet-stream", data
+def _flat(given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The neutral form of a grammar: here it is nested under its own name, elsewhere it is flat."""
+    grammar = given.get("grammar") if given else None
+    return {"type": "grammar", **grammar} if isinstance(grammar, dict) else given

@@ -1,4 +1,7 @@
-"""Neutral conversation -> OpenAI Chat Completions request."""
+"""Neutral conversation -> OpenAI Chat Completions request: settings, tools and formats.
+
+The form is OpenAI's own, for its newest models; what other servers or models lack is for their dialects.
+"""
 
 from __future__ import annotations
 
@@ -6,68 +9,37 @@ from typing import Any
 
 import msgspec
 
-from extproc.core.conversation import (
-    Conversation,
-    Document,
-    Foreign,
-    Image,
-    Message,
-    Part,
-    Text,
-    Thinking,
-    Tool,
-    ToolResult,
-    ToolUse,
-)
+from extproc.core.conversation import Conversation, Tool
 from extproc.core.errors import RequestError
-from extproc.schemas._codec import encode_request, json_object, label, labels
+from extproc.schemas._codec import label, labels
+from extproc.schemas._openai_render_messages import Messages
 from extproc.schemas.base import Rendered, Target
 from extproc.wire.json_splice import TopLevel
 
-MAX_STOP = 4
-_REASONING_MODELS = ("gpt-5", "o1", "o3", "o4")
-"""They know max_completion_tokens only and refuse sampling parameters."""
-_STRICT_MESSAGES = (
-    "gpt-",
-    "chatgpt",
-    "o1",
-    "o3",
-    "o4",
-    "mistral",
-    "codestral",
-    "devstral",
-    "magistral",
-    "ministral",
-)
-"""Their APIs refuse unknown message fields such as reasoning_content."""
-_SYSTEM_ANYWHERE = ("gpt-", "chatgpt", "o1", "o3", "o4")
-"""Many local chat templates raise on a system message that is not the first."""
-_OWN_KINDS = frozenset({"input_audio", "file", "video_url"})
 _EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
-_ATTRIBUTION = "x-anthropic-billing-header:"
+_MAX_USER = 64
 
 
 def render_request(conversation: Conversation, target: Target) -> Rendered:
-    """Render a chat completion request; raise RequestError when a value cannot be written."""
-    dropped: list[str] = list(conversation.unmapped)
+    """Render a chat completion request."""
+    dropped, emulated = list(conversation.unmapped), list[str]()
     body: dict[str, Any] = {
         "model": target.model,
-        "messages": _Messages(target.model, dropped).render(conversation.messages),
+        "messages": Messages(dropped, emulated).render(conversation.messages),
     }
-    _limits(body, conversation, target, dropped)
-    _sampling(body, conversation, target, dropped)
+    _limits(body, conversation, target)
+    _sampling(body, conversation)
+    _reasoning(body, conversation, dropped, emulated)
     _tools(body, conversation, dropped)
-    _format(body, conversation, dropped)
-    if conversation.user is not None:
-        # Longer ones are an agent's device and account ids, which are not for another provider.
-        if len(conversation.user) <= 64:
-            body["user"] = conversation.user
-        else:
-            dropped.append("user")
+    _format(body, conversation)
+    _user(body, conversation, dropped)
+    body.update(conversation.extras)
+    if conversation.system_cache:
+        dropped.append("cache_control")
     if conversation.stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
-    return Rendered(encode_request(body), labels(dropped))
+    return Rendered(body, labels(dropped), labels(emulated))
 
 
 def patch_request(body: bytes, target: Target) -> bytes:
@@ -105,41 +77,44 @@ def _usage_options(raw: bytes | None) -> bytes | None:
     return msgspec.json.encode(options)
 
 
-def _limits(body: dict[str, Any], conversation: Conversation, target: Target, dropped: list[str]) -> None:
+def _limits(body: dict[str, Any], conversation: Conversation, target: Target) -> None:
     limit = conversation.max_tokens
     if limit is not None:
-        limit = limit if target.max_output is None else min(limit, target.max_output)
-        reasoning = target.model.startswith(_REASONING_MODELS)
-        body["max_completion_tokens" if reasoning else "max_tokens"] = limit
+        body["max_completion_tokens"] = limit if target.max_output is None else min(limit, target.max_output)
     if conversation.stop:
-        body["stop"] = conversation.stop[:MAX_STOP]
-        if len(conversation.stop) > MAX_STOP:
-            dropped.append("stop_sequences")
+        body["stop"] = list(conversation.stop)
     if conversation.n != 1:
         body["n"] = conversation.n
 
 
-def _sampling(body: dict[str, Any], conversation: Conversation, target: Target, dropped: list[str]) -> None:
-    for name, value in (("temperature", conversation.temperature), ("top_p", conversation.top_p)):
-        if value is None:
-            continue
-        if target.model.startswith(_REASONING_MODELS):
-            dropped.append(name)
-        else:
+def _sampling(body: dict[str, Any], conversation: Conversation) -> None:
+    for name, value in (
+        ("temperature", conversation.temperature),
+        ("top_p", conversation.top_p),
+        ("top_k", conversation.top_k),
+        ("seed", conversation.seed),
+    ):
+        if value is not None:
             body[name] = value
-    if conversation.top_k is not None:
-        dropped.append("top_k")
-    if conversation.seed is not None:
-        body["seed"] = conversation.seed
+
+
+def _reasoning(body: dict[str, Any], conversation: Conversation, dropped: list[str], emulated: list[str]) -> None:
     if conversation.effort in _EFFORTS:
         body["reasoning_effort"] = conversation.effort
     elif conversation.effort is not None:
         dropped.append("effort")
+    if conversation.thinking == "disabled":
+        body["reasoning_effort"] = "none"
+        emulated.append("thinking_mode")
+    elif conversation.thinking is not None:
+        dropped.append("thinking_mode")
     if conversation.thinking_budget is not None:
         dropped.append("thinking_budget")
+    if conversation.thinking_display is not None:
+        dropped.append("thinking_display")
 
 
-def _format(body: dict[str, Any], conversation: Conversation, dropped: list[str]) -> None:
+def _format(body: dict[str, Any], conversation: Conversation) -> None:
     if conversation.json_schema is not None:
         body["response_format"] = {
             "type": "json_schema",
@@ -149,45 +124,46 @@ def _format(body: dict[str, Any], conversation: Conversation, dropped: list[str]
         body["response_format"] = {"type": "json_object"}
 
 
+def _user(body: dict[str, Any], conversation: Conversation, dropped: list[str]) -> None:
+    if conversation.user is None:
+        return
+    # Longer ones are an agent's device and account ids, which are not for another provider.
+    if len(conversation.user) <= _MAX_USER:
+        body["user"] = conversation.user
+    else:
+        dropped.append("user")
+
+
 def _is_foreign(tool: Tool) -> bool:
-    """Whether a tool is provider-typed and not OpenAI's own `custom` kind."""
-    return tool.foreign is not None and "custom" not in tool.foreign
+    """Whether a tool is typed by the provider of another schema."""
+    return tool.foreign is not None and tool.schema != "openai"
 
 
 def _tools(body: dict[str, Any], conversation: Conversation, dropped: list[str]) -> None:
     tools: list[Any] = []
     for tool in conversation.tools:
-        if tool.cache is not None:
-            dropped.append("cache_control")
         if _is_foreign(tool):
             dropped.append(label("tool", tool.name))
-        else:
-            tools.append(
-                tool.foreign
-                if tool.foreign is not None
-                else {"type": "function", "function": _function(tool)}
-            )
-    if not tools:
-        return
-    body["tools"] = tools
-    _tool_choice(body, conversation, dropped)
-    if conversation.parallel_tools is not None:
-        body["parallel_tool_calls"] = conversation.parallel_tools
+            continue
+        if tool.cache is not None:
+            dropped.append("cache_control")
+        dropped += [f"tools.{name}" for name in tool.extra or () if name != "type"]
+        tools.append(_tool(tool))
+    if tools:
+        body["tools"] = tools
+        _tool_choice(body, conversation, dropped)
+        if conversation.parallel_tools is not None:
+            body["parallel_tool_calls"] = conversation.parallel_tools
+    elif (choice := conversation.tool_choice) is not None and choice.mode in ("any", "tool"):
+        dropped.append("tool_choice")  # OpenAI refuses a choice where there is no tool
 
 
-def _tool_choice(body: dict[str, Any], conversation: Conversation, dropped: list[str]) -> None:
-    choice = conversation.tool_choice
-    if choice is None:
-        return
-    if choice.mode != "tool":
-        body["tool_choice"] = "required" if choice.mode == "any" else choice.mode
-        return
-    named = next((tool for tool in conversation.tools if tool.name == choice.name), None)
-    if named is not None and _is_foreign(named):
-        dropped.append("tool_choice")
-        return
-    kind = "function" if named is None or named.foreign is None else "custom"
-    body["tool_choice"] = {"type": kind, kind: {"name": choice.name}}
+def _tool(tool: Tool) -> Any:
+    if tool.foreign is not None:
+        return tool.foreign
+    if tool.kind == "custom":
+        return {"type": "custom", "custom": _custom(tool)}
+    return {"type": "function", "function": _function(tool)}
 
 
 def _function(tool: Tool) -> dict[str, Any]:
@@ -201,183 +177,44 @@ def _function(tool: Tool) -> dict[str, Any]:
     return function
 
 
-class _Messages:
-    """Renders the turns, noting in `dropped` what gets lost."""
+def _custom(tool: Tool) -> dict[str, Any]:
+    custom: dict[str, Any] = {"name": tool.name}
+    if tool.description is not None:
+        custom["description"] = tool.description
+    if tool.format is not None:
+        custom["format"] = _nested(tool.format)
+    return custom
 
-    def __init__(self, model: str, dropped: list[str]) -> None:
-        self._dropped = dropped
-        self._send_thinking = not model.startswith(_STRICT_MESSAGES)
-        self._system_anywhere = model.startswith(_SYSTEM_ANYWHERE)
-        self._out: list[dict[str, Any]] = []
 
-    def render(self, messages: tuple[Message, ...]) -> list[dict[str, Any]]:
-        """Leading system messages become one; every other message one or more."""
-        lead = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
-        if text := self._system_text([part for message in messages[:lead] for part in message.parts]):
-            self._out.append({"role": "system", "content": text})
-        for message in messages[lead:]:
-            match message.role:
-                case "system":
-                    self._late_system(message)
-                case "user":
-                    self._user(message)
-                case "assistant":
-                    self._assistant(message)
-        return self._out
+def _nested(given: Any) -> Any:
+    """A grammar in this API's form, under its own name."""
+    if not isinstance(given, dict) or given.get("type") != "grammar" or "grammar" in given:
+        return given
+    return {"type": "grammar", "grammar": {name: value for name, value in given.items() if name != "type"}}
 
-    def _system_text(self, parts: list[Part]) -> str:
-        texts: list[str] = []
-        for part in parts:
-            if not isinstance(part, Text):
-                self._drop(part)
-                continue
-            self._note_cache(part)
-            # The attribution line is for Anthropic, which strips it; elsewhere it would be prompt.
-            if part.text and not part.text.startswith(_ATTRIBUTION):
-                texts.append(part.text)
-        return "\n\n".join(texts)
 
-    def _late_system(self, message: Message) -> None:
-        if not (text := self._system_text(list(message.parts))):
-            return
-        if self._system_anywhere:
-            self._out.append({"role": "system", "content": text})
+def _tool_choice(body: dict[str, Any], conversation: Conversation, dropped: list[str]) -> None:
+    choice = conversation.tool_choice
+    if choice is None:
+        return
+    sent = {tool.name: tool for tool in conversation.tools if not _is_foreign(tool)}
+    if choice.mode == "tool":
+        foreign = any(tool.name == choice.name for tool in conversation.tools) and choice.name not in sent
+        if foreign:
+            dropped.append("tool_choice")
         else:
-            self._out.append({"role": "user", "content": f"<system-reminder>\n{text}\n</system-reminder>"})
-
-    def _user(self, message: Message) -> None:
-        """Tool results first, as tool messages; then one user message with all the rest."""
-        rest: list[Part] = []
-        shown: list[Part] = []
-        for part in message.parts:
-            if isinstance(part, ToolResult):
-                shown += self._tool_message(part)
-            else:
-                rest.append(part)
-        content = [item for part in (*shown, *rest) if (item := self._user_part(part)) is not None]
-        if len(content) == 1 and content[0]["type"] == "text":
-            self._out.append({"role": "user", "content": content[0]["text"]})
-        elif content:
-            self._out.append({"role": "user", "content": content})
-        elif not message.parts or any(isinstance(part, Text) for part in rest):
-            self._out.append({"role": "user", "content": ""})
-
-    def _tool_message(self, result: ToolResult) -> list[Part]:
-        """Append a tool message; return the parts that only a user message can show."""
-        self._note_cache(result)
-        lines: list[str] = []
-        shown: list[Part] = []
-        for part in result.parts:
-            self._note_cache(part)
-            text = None if isinstance(part, Image) else part.text
-            if text is None:
-                lines.append("[image]" if isinstance(part, Image) else "[document]")
-                shown.append(part)
-            else:
-                lines.append(text)
-        text = "\n".join(lines)
-        self._out.append(
-            {
-                "role": "tool",
-                "tool_call_id": result.id,
-                "content": f"Error: {text}" if result.is_error else text,
-            }
-        )
-        return shown
-
-    def _user_part(self, part: Part) -> dict[str, Any] | None:
-        match part:
-            case Text(text=text):
-                self._note_cache(part)
-                return {"type": "text", "text": text} if text else None
-            case Image():
-                self._note_cache(part)
-                return _image(part)
-            case Document():
-                self._note_cache(part)
-                return self._document(part)
-            case Foreign(kind=kind, value=value) if kind in _OWN_KINDS:
-                return value
-            case _:
-                self._drop(part)
-                return None
-
-    def _document(self, part: Document) -> dict[str, Any] | None:
-        if part.text is not None:
-            return {"type": "text", "text": part.text} if part.text else None
-        if part.data is None:
-            self._dropped.append("document:url")
-            return {"type": "text", "text": "[document]"}
-        media_type = part.media_type or "application/pdf"
-        return {
-            "type": "file",
-            "file": {
-                "filename": part.name or "document.pdf",
-                "file_data": f"data:{media_type};base64,{part.data}",
-            },
-        }
-
-    def _assistant(self, message: Message) -> None:
-        texts: list[str] = []
-        thoughts: list[str] = []
-        calls: list[Any] = []
-        for part in message.parts:
-            match part:
-                case Text(text=text):
-                    self._note_cache(part)
-                    texts.append(text)
-                case Thinking(text=text):
-                    self._thinking(part, thoughts)
-                case ToolUse():
-                    self._note_cache(part)
-                    calls.append(
-                        {
-                            "id": part.id,
-                            "type": "function",
-                            "function": {"name": part.name, "arguments": _arguments(part.arguments)},
-                        }
-                    )
-                case Foreign(kind="custom_tool_call", value=value):
-                    calls.append({"id": value["id"], "type": "custom", "custom": value["custom"]})
-                case _:
-                    self._drop(part)
-        self._append_assistant("".join(texts), "".join(thoughts), calls)
-
-    def _append_assistant(self, text: str, thought: str, calls: list[Any]) -> None:
-        if not text and not calls:
-            return
-        turn: dict[str, Any] = {"role": "assistant", "content": text or None}
-        if thought:
-            turn["reasoning_content"] = thought
-        if calls:
-            turn["tool_calls"] = calls
-        self._out.append(turn)
-
-    def _thinking(self, part: Thinking, thoughts: list[str]) -> None:
-        if self._send_thinking and part.text:
-            thoughts.append(part.text)
-        else:
-            self._dropped.append("thinking")
-
-    def _note_cache(self, part: Text | Image | Document | ToolUse | ToolResult) -> None:
-        if part.cache is not None:
-            self._dropped.append("cache_control")
-
-    def _drop(self, part: Part) -> None:
-        kind = part.kind if isinstance(part, Foreign) else type(part).__name__.lower()
-        self._dropped.append(label("foreign", kind))
+            body["tool_choice"] = _named(choice.name, sent)
+        return
+    mode = "required" if choice.mode == "any" else choice.mode
+    known = {tool.name for tool in conversation.tools}
+    allowed = [_named(name, sent) for name in choice.allowed if name in sent or name not in known]
+    if allowed and choice.mode != "none":
+        body["tool_choice"] = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": allowed}}
+    else:
+        body["tool_choice"] = mode
 
 
-def _arguments(text: str) -> str:
-    """History must hold a JSON object: some chat templates parse it and fail on anything else."""
-    return (
-        text if json_object(text) else "{}" if not text.strip() else encode_request({"text": text}).decode()
-    )
-
-
-def _image(part: Image) -> dict[str, Any]:
-    url = part.url if part.data is None else f"data:{part.media_type or 'image/png'};base64,{part.data}"
-    image: dict[str, Any] = {"url": url or ""}
-    if part.detail is not None:
-        image["detail"] = part.detail
-    return {"type": "image_url", "image_url": image}
+def _named(name: str | None, tools: dict[str, Tool]) -> dict[str, Any]:
+    tool = tools.get(name or "")
+    kind = "function" if tool is None else tool.kind
+    return {"type": kind, kind: {"name": name}}

@@ -16,6 +16,7 @@ from extproc.core.conversation import (
     TextDelta,
     ThinkingDelta,
     ToolDelta,
+    ToolKind,
     ToolStart,
     UsageReport,
 )
@@ -29,7 +30,6 @@ from extproc.schemas._openai_answers import (
     answer_id,
     is_error,
     made_id,
-    read_arguments,
     read_message,
     read_stop,
     read_usage,
@@ -46,6 +46,7 @@ class _Call(msgspec.Struct):
     name: str = ""
     waiting: str = ""
     number: int = -1
+    kind: ToolKind = "function"
 
 
 class OpenAIStreamParser:
@@ -93,9 +94,10 @@ class OpenAIStreamParser:
     def _call(self, delta: CallDelta) -> list[Event]:
         call = self._calls.setdefault(self._index(delta), _Call())
         call.id = call.id or delta.id or ""
-        if delta.function is not None:
-            call.name = call.name or delta.function.name or ""
-            call.waiting += read_arguments(delta.function.arguments)
+        call.name = call.name or delta.name
+        call.waiting += delta.text
+        if delta.custom is not None:
+            call.kind = "custom"
         if call.number < 0 and not (call.id and call.name):
             return []
         return self._announce(call)
@@ -113,7 +115,8 @@ class OpenAIStreamParser:
         if call.number < 0:
             call.number = self._announced
             self._announced += 1
-            events.append(ToolStart(call.number, call.id or made_id(self._id, call.number), call.name))
+            identifier = call.id or made_id(self._id, call.number)
+            events.append(ToolStart(call.number, identifier, call.name, call.kind))
         if call.waiting:
             events.append(ToolDelta(call.number, call.waiting))
             call.waiting = ""
@@ -128,6 +131,7 @@ class OpenAIStreamRenderer:
     """Events in, chunks out. The finish chunk, the usage chunk and [DONE] come at Done."""
 
     __slots__ = (
+        "_custom",
         "_fallback",
         "_head",
         "_include_usage",
@@ -148,6 +152,7 @@ class OpenAIStreamRenderer:
         self._tokens = Tokens()
         self._stop: StopReason | None = None
         self._tools = False
+        self._custom: set[int] = set()
         self._over = False
 
     def feed(self, event: Event) -> bytes:
@@ -160,7 +165,7 @@ class OpenAIStreamRenderer:
             case ThinkingDelta(text=text):
                 return self._delta({"reasoning_content": text}) if text else b""
             case ToolDelta(index=index, arguments=arguments):
-                return self._delta({"tool_calls": [{"index": index, "function": {"arguments": arguments}}]})
+                return self._call(index, arguments)
             case ToolStart():
                 return self._tool(event)
             case UsageReport(tokens=tokens):
@@ -188,9 +193,17 @@ class OpenAIStreamRenderer:
 
     def _tool(self, event: ToolStart) -> bytes:
         self._tools = True
-        function = {"name": event.name, "arguments": ""}
-        call = {"index": event.index, "id": event.id, "type": "function", "function": function}
+        call: dict[str, object] = {"index": event.index, "id": event.id, "type": event.kind}
+        if event.kind == "custom":
+            self._custom.add(event.index)
+            call["custom"] = {"name": event.name, "input": ""}
+        else:
+            call["function"] = {"name": event.name, "arguments": ""}
         return self._delta({"tool_calls": [call]})
+
+    def _call(self, index: int, text: str) -> bytes:
+        inner = {"custom": {"input": text}} if index in self._custom else {"function": {"arguments": text}}
+        return self._delta({"tool_calls": [{"index": index, **inner}]})
 
     def _done(self) -> bytes:
         self._over = True

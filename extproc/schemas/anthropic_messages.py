@@ -21,7 +21,8 @@ class AnthropicMessages(Schema):
     """Anthropic Messages, versions 2023-06-01 and 2026-10-21."""
 
     name = "anthropic"
-    chat_path = "/v1/messages"
+    path = "/v1/messages"
+    family = "anthropic"
 
     def parse_request(self, body: bytes) -> Conversation:
         """Parse a client's request; raise RequestError naming the field when it is wrong."""
@@ -65,10 +66,6 @@ class AnthropicMessages(Schema):
             return event.event in _TELLING
         return b'"message_' in event.data or b'"error"' in event.data
 
-    def hides_from_client(self, event: ServerSentEvent, include_usage: bool) -> bool:
-        """Never: nothing extra is asked of an Anthropic backend."""
-        return False
-
     def parse_error(self, status: int, body: bytes) -> Problem:
         """Read a provider's error answer; never raises."""
         return read_problem(status, body)
@@ -80,3 +77,7 @@ class AnthropicMessages(Schema):
     def render_stream_error(self, problem: Problem, request_id: str) -> bytes:
         """The error event that the official clients raise on."""
         return b"event: error\ndata: " + answers.render_error(problem, request_id) + b"\n\n"
+
+    def ping(self) -> bytes:
+        """Anthropic's own keep-alive event."""
+        return b'event: ping\ndata: {"type": "ping"}\n\n'

@@ -23,7 +23,7 @@ class OpenAIChat(Schema):
     """OpenAI Chat Completions, as OpenAI and its many imitators speak it."""
 
     name = "openai"
-    chat_path = "/v1/chat/completions"
+    path = "/v1/chat/completions"
 
     def parse_request(self, body: bytes) -> Conversation:
         """Parse a client's request; raise RequestError naming the field when it is wrong."""

@@ -23,6 +23,7 @@ from extproc.runtime import Runtime
 from extproc.server.seam import Channel
 from extproc.telemetry import metrics
 from extproc.telemetry.tracing import Tracing
+from extproc.tokens import counter
 
 _log = logging.getLogger("extproc")
 _access = logging.getLogger("extproc.access")
@@ -65,6 +66,7 @@ class Watched(Protocol):
     """What the performer needs of a stream."""
 
     last: float
+    pings: int
 
     @property
     def stage(self) -> object: ...
@@ -85,6 +87,7 @@ class Performer:
         self._streams: set[Watched] = set()
         self._do: dict[type, Callable[..., None]] = {
             ev.Reserve: self._reserve, ev.Begin: self._begin, ev.End: self._end, ev.Finish: self._finish,
+            ev.Count: self._count,
         }
 
     def watch(self, stream: Watched) -> None:
@@ -190,6 +193,15 @@ class Performer:
 
         channel.later(call())
 
+    def _count(self, action: ev.Count, stream: Watched, channel: Channel) -> None:
+        """Count in a thread: the tokenizer lets other Python code run, and a long prompt takes milliseconds."""
+
+        async def call() -> None:
+            tokens = await asyncio.to_thread(lambda: counter(action.model).request(action.conversation))
+            stream.hear(ev.Counted(tokens))
+
+        channel.later(call())
+
     # ------------------------------------------------------------------------------------ the clock
 
     async def run_watch(self) -> None:
@@ -197,10 +209,14 @@ class Performer:
         renew_at, sweep_at = time.monotonic() + LEASE_MS / 3000, time.monotonic() + random.uniform(1, SWEEP_EVERY)  # noqa: S311
         while True:
             await asyncio.sleep(WATCH_EVERY)
-            now, limit = time.monotonic(), self.runtimes.current.config.failover.silence_timeout
-            for stream in [s for s in self._streams if isinstance(s.stage, AttemptStage)]:
-                if stream.stage.streaming and now - stream.last > limit:  # pyright: ignore
+            now, pause = time.monotonic(), self.runtimes.current.config.failover.ping_interval
+            for stream, stage in [(s, s.stage) for s in self._streams if isinstance(s.stage, AttemptStage)]:
+                quiet = now - stream.last
+                if stage.streaming and quiet > stage.patience:
                     stream.hear(ev.Silence())
+                elif stage.waits and quiet > pause * (stream.pings + 1):
+                    stream.pings += 1
+                    stream.hear(ev.Idle())
             try:
                 if now >= renew_at:
                     renew_at = now + LEASE_MS / 3000

@@ -27,14 +27,15 @@ class Stage(Protocol):
 class StageStream:
     """A stream of the seam around one stage."""
 
-    __slots__ = ("_channel", "_closed", "_performer", "_rid", "_stage", "_trace", "finished", "last")
+    __slots__ = ("_channel", "_closed", "_performer", "_rid", "_stage", "_trace", "finished", "last",
+                 "pings")
 
     def __init__(self, stage: Stage, rid: str, performer: Performer, channel: Channel, trace: str) -> None:
         self._stage, self._rid, self._performer, self._channel = stage, rid, performer, channel
         self._trace = trace
         self._closed = False
         self.finished = False
-        self.last = 0.0
+        self.last, self.pings = 0.0, 0
 
     @property
     def stage(self) -> Stage:
@@ -44,7 +45,7 @@ class StageStream:
     def feed(self, message: bytes) -> list[bytes]:
         """Take one ProcessingRequest."""
         event = codec.event_of(message)
-        self.last = time.monotonic()
+        self.last, self.pings = time.monotonic(), 0
         if event is None:
             return []
         if isinstance(event, ev.RequestHeaders) and isinstance(self._stage, AttemptStage):

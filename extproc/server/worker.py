@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,29 +16,31 @@ import uvloop
 from extproc.config import ConfigError, load
 from extproc.ledger.redis_ledger import RedisLedger
 from extproc.prices import catalogue
-from extproc.runtime import Runtime
+from extproc.runtime import Detected, Runtime
 from extproc.server.performer import Performer, Runtimes
 from extproc.server.stream import opener
 from extproc.server.transport_grpc import GrpcTransport
 from extproc.telemetry.tracing import Tracing
+from extproc.up.recognize import read
 
 _log = logging.getLogger("extproc")
 GRACE = 5.0
 
 
-def compile_runtime(path: Path, folder: Path | None = None) -> Runtime:
-    """Load and compile a configuration with today's prices; `file:` secrets are relative to `folder`.
+def compile_runtime(path: Path, folder: Path | None = None, detected: Mapping[str, Detected] | None = None) -> Runtime:
+    """Load and compile a configuration with today's prices; `file:` secrets are relative to `folder`, `detected` is
+    what local servers said of themselves.
 
     Raises:
         ConfigError: with one line per finding.
     """
     day = datetime.now(UTC).strftime("%Y-%m-%d")
-    return Runtime(load(path, folder=folder), lambda provider, model: catalogue(provider, model, day))
+    return Runtime(load(path, folder=folder), lambda provider, model: catalogue(provider, model, day), detected)
 
 
 async def run(config: Path, address: str, redis_url: str, folder: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
-    runtime = compile_runtime(config, folder)
+    runtime = compile_runtime(config, folder, read(config))
     runtimes = Runtimes(runtime)
     telemetry = runtime.config.telemetry
     tracing = Tracing(telemetry.otlp_endpoint, telemetry.service_name)
@@ -71,7 +74,7 @@ def _watch_ended(task: asyncio.Task[None], stop: asyncio.Event) -> None:
 def _reload(runtimes: Runtimes, config: Path, folder: Path) -> None:
     """Swap the runtime whole; a bad file is refused and the old one stays."""
     try:
-        runtimes.swap(compile_runtime(config, folder))
+        runtimes.swap(compile_runtime(config, folder, read(config)))
     except ConfigError as error:
         _log.error("the new configuration is refused, the old one stays: %s", error)
         return

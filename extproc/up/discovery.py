@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-import aiohttp
 import msgspec
 
-PROBE_TIMEOUT = 0.4
+from extproc.up.detect import detect
+
 
 
 class Cloud(msgspec.Struct, frozen=True):
@@ -16,7 +16,7 @@ class Cloud(msgspec.Struct, frozen=True):
 
     name: str
     variable: str
-    schema: str
+    dialect: str
     base_url: str
     provider: str
     model: str
@@ -25,8 +25,8 @@ class Cloud(msgspec.Struct, frozen=True):
 CLOUDS = (
     Cloud("claude", "ANTHROPIC_API_KEY", "anthropic", "https://api.anthropic.com", "anthropic", "claude-sonnet-5"),
     Cloud("gpt", "OPENAI_API_KEY", "openai", "https://api.openai.com/v1", "openai", "gpt-5.6"),
-    Cloud("deepseek", "DEEPSEEK_API_KEY", "openai", "https://api.deepseek.com", "deepseek", "deepseek-v4-flash"),
-    Cloud("codestral", "CODESTRAL_API_KEY", "openai", "https://codestral.mistral.ai/v1", "mistral", "codestral-latest"),
+    Cloud("deepseek", "DEEPSEEK_API_KEY", "deepseek", "https://api.deepseek.com", "deepseek", "deepseek-v4-flash"),
+    Cloud("codestral", "CODESTRAL_API_KEY", "mistral", "https://codestral.mistral.ai/v1", "mistral", "codestral-latest"),
 )
 LOCALS = (("ollama", 11434), ("llamacpp", 8080), ("vllm", 8000))
 
@@ -35,7 +35,7 @@ class Found(msgspec.Struct, frozen=True):
     """One backend for the generated configuration."""
 
     name: str
-    schema: str
+    dialect: str
     base_url: str
     location: str
     model: str
@@ -47,27 +47,24 @@ class Found(msgspec.Struct, frozen=True):
 def clouds(env: Mapping[str, str]) -> list[Found]:
     """The providers whose key is set; the key itself stays in the environment."""
     return [
-        Found(c.name, c.schema, c.base_url, "cloud", c.model, f"${{{c.variable}}}", c.provider,
+        Found(c.name, c.dialect, c.base_url, "cloud", c.model, f"${{{c.variable}}}", c.provider,
               f"key from {c.variable}")
         for c in CLOUDS if env.get(c.variable)
     ]
 
 
 async def local_servers() -> list[Found]:
-    """The model servers that answer GET /v1/models on their usual ports."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PROBE_TIMEOUT)) as session:
-        found = await asyncio.gather(*[_probe(session, name, port) for name, port in LOCALS])
+    """The model servers on their usual ports, with what they say they are."""
+    found = await asyncio.gather(*[_probe(name, port) for name, port in LOCALS])
     return [f for f in found if f is not None]
 
 
-async def _probe(session: aiohttp.ClientSession, name: str, port: int) -> Found | None:
-    try:
-        async with session.get(f"http://127.0.0.1:{port}/v1/models") as response:
-            listed = await response.json()
-        model = str(listed["data"][0]["id"])
-    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, IndexError, TypeError):
-        return None  # nothing there, or something that is no model server
-    return Found(name, "openai", f"http://127.0.0.1:{port}/v1", "local", model, note=f"found on port {port}")
+async def _probe(name: str, port: int) -> Found | None:
+    url = f"http://127.0.0.1:{port}/v1"
+    said = await detect(url)
+    if said is None or not said.contexts:
+        return None  # nothing there, no model server, or one without a model
+    return Found(name, said.dialect, url, "local", next(iter(said.contexts)), note=f"found on port {port}")
 
 
 def configuration(found: list[Found]) -> str:
@@ -76,7 +73,7 @@ def configuration(found: list[Found]) -> str:
     local = [f"{f.name}/{f.model}" for f in found if f.location == "local"]
     backends: dict[str, dict[str, object]] = {}
     for f in found:
-        entry: dict[str, object] = {"schema": f.schema, "base_url": f.base_url, "location": f.location}
+        entry: dict[str, object] = {"dialect": f.dialect, "base_url": f.base_url, "location": f.location}
         entry |= {k: v for k, v in (("api_key", f.api_key), ("provider", f.provider), ("note", f.note)) if v}
         backends[f.name] = entry
     models = {"auto": "smart", "claude-*": "cloud", "gpt-*": "cloud"}

@@ -23,7 +23,7 @@ import msgspec
 from aiohttp import web
 
 from extproc.config import ConfigError, GatewayConfig, parse
-from extproc.up import admin, discovery
+from extproc.up import admin, discovery, recognize
 from extproc.up.children import Child
 
 _log = logging.getLogger("extproc.up")
@@ -66,6 +66,9 @@ class Gateway:
         self._runtimes: list[Any] = []
         self._background: list[asyncio.Task[None]] = []
         self._await_ports: list[int] = []
+        self._detected: dict[str, Any] = {}
+        self.dialects: dict[str, str] = {}
+        self._reloading = asyncio.Lock()
 
     # ------------------------------------------------------------------------------------ start
 
@@ -93,6 +96,7 @@ class Gateway:
             raise StartError(f"the admin address {self.admin} cannot be used: {error.strerror}") from error
         await self._ready()
         self._background.append(asyncio.create_task(self._watch_config()))
+        self._background.append(asyncio.create_task(self._watch_locals()))
 
     def _folders(self) -> None:
         self._options.state.mkdir(parents=True, exist_ok=True)
@@ -133,9 +137,13 @@ class Gateway:
         self._seen = self._text
         self.config: GatewayConfig = parse(self._text, self._name, self._from)
         self._effective = self._run / "gateway.yaml"
-        self._write_effective()
+        await self._write_effective()
 
-    def _write_effective(self) -> None:
+    async def _write_effective(self) -> None:
+        self._detected = await recognize.recognize(self.config, self._detected)
+        recognize.write(self._run, self._detected)
+        runtime = self._compile()
+        self.dialects = {name: runtime.dialect(name) for name in self.config.backends}
         temporary = self._effective.with_suffix(".new")
         temporary.write_text(self._text, "utf-8")
         temporary.rename(self._effective)
@@ -155,14 +163,14 @@ class Gateway:
         await asyncio.to_thread(tiny_qwen3.ensure, model)
         found: list[discovery.Found] = []
         ports: list[int] = []
-        for name, schema, path, listed, provider in (
+        for name, dialect, path, listed, provider in (
             ("demo-claude", "anthropic", "/anthropic", "claude-sonnet-5", "anthropic"),
             ("demo-gpt", "openai", "/v1", "gpt-5.6", "openai"),
         ):
             port = _port()
             ports.append(port)
             await self._child(name, cloud.command(port))
-            found.append(discovery.Found(name, schema, f"http://127.0.0.1:{port}{path}", "cloud", listed,
+            found.append(discovery.Found(name, dialect, f"http://127.0.0.1:{port}{path}", "cloud", listed,
                                          "demo-key", provider, "demo stand-in, not a real cloud"))
         found.append(await self._serve_model(model, "demo-qwen", demo=True))
         self._await_ports = [*ports, int(found[-1].base_url.rpartition(":")[2].removesuffix("/v1"))]
@@ -176,7 +184,7 @@ class Gateway:
         port, alias = _port(), "tiny-qwen3" if demo else path.stem
         await self._child(name, llama_server.command(path, port, alias))
         note = "demo: llama.cpp with a tiny fixed-answer model" if demo else f"llama.cpp, {path.name}"
-        return discovery.Found(name, "openai", f"http://127.0.0.1:{port}/v1", "local", alias, note=note)
+        return discovery.Found(name, "llamacpp", f"http://127.0.0.1:{port}/v1", "local", alias, note=note)
 
     async def _child(self, name: str, argv: list[str]) -> Child:
         log = self.logs / f"{name}.log" if self._options.with_envoy else None
@@ -230,7 +238,7 @@ class Gateway:
     def _compile(self) -> Any:
         from extproc.runtime import Runtime
 
-        return Runtime(self.config, lambda _provider, _model: (None, None))
+        return Runtime(self.config, lambda _provider, _model: (None, None), self._detected)
 
     def _publish(self, runtimes: list[Any]) -> None:
         """Write CDS first, RDS last, each by rename."""
@@ -274,7 +282,21 @@ class Gateway:
                 self._seen = text
                 await self._reload(text)
 
+    async def _watch_locals(self) -> None:
+        """Ask local servers that were not up yet what they speak, until all have told."""
+        while True:
+            await asyncio.sleep(recognize.ASK_AGAIN)
+            if len(self._detected) == len(recognize.unnamed(self.config)):
+                continue
+            detected = await recognize.recognize(self.config, self._detected)
+            if detected != self._detected:
+                await self._reload(self._text)
+
     async def _reload(self, text: str) -> None:
+        async with self._reloading:
+            await self._swap(text)
+
+    async def _swap(self, text: str) -> None:
         """Add the new clusters, swap the workers, then remove what only the old configuration used."""
         try:
             config = parse(text, self._name, self._from)
@@ -282,7 +304,7 @@ class Gateway:
             _log.error("the changed configuration is refused, the old one stays:\n%s", error)
             return
         self._text, self.config = text, config
-        self._write_effective()
+        await self._write_effective()
         if self._envoy is not None:
             runtime = self._compile()
             before = await self._xds_updates()
@@ -325,7 +347,7 @@ class Gateway:
 
     def _backends(self) -> dict[str, object]:
         backends = {
-            name: {"schema": b.schema_, "base_url": b.base_url, "location": b.location, "note": b.note}
+            name: {"dialect": self.dialects[name], "base_url": b.base_url, "location": b.location, "note": b.note}
             for name, b in self.config.backends.items()}
         return {"backends": backends, "chains": self.config.chains}
 

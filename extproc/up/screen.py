@@ -20,7 +20,8 @@ def render(gateway: Gateway, took: float) -> str:
     ]
     for name, backend in gateway.config.backends.items():
         note = f"  ({backend.note})" if backend.note else ""
-        lines.append(f"    {name:<{_WIDTH}} {backend.location:<6} {backend.schema_:<10} {backend.base_url}{note}")
+        spoken = gateway.dialects[name]
+        lines.append(f"    {name:<{_WIDTH}} {backend.location:<6} {spoken:<10} {backend.base_url}{note}")
     lines += ["", "  chains"]
     lines += [f"    {name:<{_WIDTH}} {' > '.join(entries)}" for name, entries in gateway.config.chains.items()]
     lines += [

@@ -1,21 +1,17 @@
-"""The Anthropic Messages codecs."""
+"""The Anthropic Messages codecs: requests."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from extproc.core import conversation as c
-from extproc.core.errors import Problem, RequestError, UpstreamError
-from extproc.core.usage import Tokens
+from extproc.core.errors import RequestError
 from extproc.schemas.anthropic_messages import AnthropicMessages
 from extproc.schemas.base import Target
-from extproc.wire.sse import ServerSentEvent, SseDecoder
 
-DATA = Path(__file__).parent.parent / "data"
 SCHEMA = AnthropicMessages()
 CACHE = {"type": "ephemeral"}
 
@@ -35,16 +31,6 @@ def render(*messages: c.Message, target: Target | None = None, **fields: Any) ->
 def user(*parts: c.Part) -> c.Message:
     """A user message."""
     return c.Message("user", parts)
-
-
-def feed(*values: dict[str, Any]) -> list[c.Event]:
-    """Run wire events through one stream parser."""
-    parser = SCHEMA.stream_parser()
-    return [
-        event
-        for value in values
-        for event in parser.feed(ServerSentEvent(value["type"].encode(), json.dumps(value).encode(), b""))
-    ]
 
 
 class TestParseRequest:
@@ -69,7 +55,7 @@ class TestParseRequest:
             user(
                 c.ToolResult("t", (c.Text("no"),), True),
                 c.Image(url="u"),
-                c.Foreign("novel", {"type": "novel", "x": 1}),
+                c.Foreign("novel", {"type": "novel", "x": 1}, "anthropic"),
             ),
             c.Message("system", (c.Text("late"),)),
         ) == SCHEMA.parse_request(body).messages
@@ -92,20 +78,66 @@ class TestParseRequest:
             got.tool_choice,
             got.parallel_tools,
         )
-        assert got.unmapped == ("service_tier", "context_management")
-        assert parse(thinking={"type": "adaptive"}).thinking_budget is None
+        assert (got.unmapped, got.extras, got.thinking) == (
+            ("context_management",), {"service_tier": "auto"}, "enabled")
+        adaptive = parse(thinking={"type": "adaptive", "display": "omitted"}, cache_control=CACHE)
+        assert (adaptive.thinking, adaptive.thinking_display, adaptive.thinking_budget, adaptive.system_cache) == (
+            "adaptive", "omitted", None, True)
+
+    def test_both_api_versions_parse(self) -> None:
+        """Sampling parameters (2023-06-01) and their absence with newer thinking modes (2026-10-21) are both read."""
+        old = parse(temperature=0.2, top_p=0.9, top_k=40)
+        assert (old.temperature, old.top_p, old.top_k) == (0.2, 0.9, 40)
+        new = parse(thinking={"type": "between_tools"}, service_tier="standard_only", messages=[
+            {"role": "user", "content": "a"}, {"role": "system", "content": "s"}])
+        assert (new.thinking, new.extras["service_tier"], new.messages[1].role) == ("between_tools", "default", "system")
+
+    @pytest.mark.parametrize(("fields", "demands", "unmapped"), [
+        ({"mcp_servers": [{"type": "url"}], "container": "c"}, ("mcp_servers", "container"), ()),
+        ({"mcp_servers": [], "inference_geo": "global", "container": None}, (), ()),
+        ({"inference_geo": "us", "thread": {"type": "create"}}, ("thread", "inference_geo"), ()),
+        ({"context_management": {}, "speed": "fast", "fallbacks": []}, (),
+         ("context_management", "speed", "fallbacks")),
+        ({"output_config": {"task_budget": {}}, "metadata": {"x": 1}, "cache_control": {"ttl": "1h"}}, (),
+         ("output_config.task_budget", "metadata.x", "cache_control.ttl")),
+        ({"messages": [{"role": "user", "content": [{"type": "search_result"}, {"type": "mcp_tool_result"}]}]},
+         ("foreign:search_result",), ()),
+        ({"messages": [{"role": "user", "content": [
+            {"type": "image", "source": {"type": "file", "file_id": "f"}}]}]}, ("foreign:image",), ()),
+        ({"messages": [{"role": "assistant", "content": [{"type": "compaction"}, {"type": "server_tool_use"}]}]},
+         ("foreign:compaction",), ()),
+        ({"messages": [{"role": "user", "content": [
+            {"type": "document", "source": {"type": "url", "url": "u"}, "citations": {"enabled": True}},
+            {"type": "text", "text": "x", "citations": [{}]}]}]}, (), ("document.citations", "citations")),
+    ])
+    def test_demands(self, fields: dict[str, Any], demands: tuple[str, ...], unmapped: tuple[str, ...]) -> None:
+        """What would be answered wrongly by a backend of another schema is a demand; the rest is named as lost."""
+        got = parse(**fields)
+        assert (demands, unmapped) == (got.demands, got.unmapped)
 
     def test_typed_tool_is_foreign(self) -> None:
         """A provider-typed tool is kept whole; a custom one needs a schema."""
         typed = {"type": "web_search_20260318", "name": "web_search", "max_uses": 2}
-        assert (c.Tool("web_search", foreign=typed),) == parse(tools=[typed]).tools
+        assert (c.Tool("web_search", foreign=typed, schema="anthropic"),) == parse(tools=[typed]).tools
         with pytest.raises(RequestError, match="input_schema"):
             parse(tools=[{"name": "f"}])
+
+    def test_fields_of_tools(self) -> None:
+        """What only Anthropic knows of a function is kept beside it."""
+        extra = {"type": "custom", "defer_loading": True, "input_examples": [{}], "allowed_callers": ["direct"]}
+        given = {"name": "f", "input_schema": {"type": "object"}, "strict": False, **extra}
+        (tool,) = parse(tools=[given]).tools
+        assert tool == c.Tool("f", parameters={"type": "object"}, strict=False, extra=extra, schema="anthropic")
+        assert render(user(c.Text("a")), tools=(tool,))[0]["tools"] == [given]
+        elsewhere = c.Tool("f", extra={"odd": 1}, schema="openai")
+        assert render(user(c.Text("a")), tools=(elsewhere,))[1] == ("tools.odd",)
 
     @pytest.mark.parametrize(
         ("fields", "param"),
         [
             ({"messages": []}, "messages"),
+            ({"output_config": {"effort": 1}}, "output_config.effort"),
+            ({"metadata": {"user_id": 1}}, "metadata.user_id"),
             ({"messages": [{"role": "user"}]}, "messages[0].content"),
             ({"messages": [{"role": "bot", "content": ""}]}, "messages[0].role"),
             ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
@@ -135,12 +167,12 @@ class TestRenderRequest:
     """A request for an Anthropic backend."""
 
     def test_turns(self) -> None:
-        """Same roles merge, tool results lead, late system is a reminder, empty text and foreign thinking go."""
+        """Same roles merge, tool results lead, late system stays, empty text and foreign thinking go."""
         body, dropped = render(
             c.Message("system", (c.Text("s", CACHE), c.Text(""))),
             user(c.Text("a")),
             c.Message("assistant", (c.Thinking("h"), c.Thinking("k", "sig"), c.Text(""), c.ToolUse("t:1", "f", ""))),
-            c.Message("system", (c.Text("late"),)),
+            c.Message("system", (c.Text("late", CACHE),)),
             user(c.Text("b"), c.ToolResult("t:1", (c.Text("r"),), True)),
         )
         assert body["system"] == [{"type": "text", "text": "s", "cache_control": CACHE}]
@@ -153,6 +185,7 @@ class TestRenderRequest:
                     {"type": "tool_use", "id": "t_1", "name": "f", "input": {}},
                 ],
             },
+            {"role": "system", "content": [{"type": "text", "text": "late", "cache_control": CACHE}]},
             {
                 "role": "user",
                 "content": [
@@ -162,7 +195,6 @@ class TestRenderRequest:
                         "content": [{"type": "text", "text": "r"}],
                         "is_error": True,
                     },
-                    {"type": "text", "text": "<system-reminder>\nlate\n</system-reminder>"},
                     {"type": "text", "text": "b"},
                 ],
             },
@@ -177,48 +209,89 @@ class TestRenderRequest:
         """A limit is always sent, and never above the model's."""
         assert sent == render(user(c.Text("a")), target=target, max_tokens=asked)[0]["max_tokens"]
 
+    def test_settings_go_as_given(self) -> None:
+        """Sampling, thinking and effort go whatever the model; the service tier has its own words."""
+        body, dropped = render(
+            user(c.Text("a")), temperature=1.0, top_p=0.5, top_k=1, effort="xhigh", thinking="adaptive",
+            thinking_display="omitted", system_cache=True, extras={"service_tier": "default"})
+        expected = {"temperature": 1.0, "top_p": 0.5, "top_k": 1, "thinking": {"type": "adaptive", "display": "omitted"},
+                    "output_config": {"effort": "xhigh"}, "cache_control": CACHE, "service_tier": "standard_only"}
+        assert expected.items() <= body.items()
+        assert dropped == ()
+
     def test_lossy_settings_are_named(self) -> None:
-        """Sampling, seed, JSON mode and unmapped fields are dropped by name."""
+        """Seed, JSON mode, what a schema has beside its form, other settings and unmapped fields are dropped by name."""
         _, dropped = render(
             user(c.Text("a")),
-            temperature=1.0,
-            top_p=1.0,
-            top_k=1,
             seed=1,
             json_object=True,
-            unmapped=("logit_bias",),
+            unmapped=("prediction",),
+            extras={"logit_bias": {}, "service_tier": "flex", "metadata": {}},
             stop=(" ",),
+            user="u" * 257,
+            thinking_display="omitted",
+            tool_choice=c.ToolChoice("any"),
         )
-        assert {"temperature", "top_p", "top_k", "seed", "response_format", "logit_bias", "stop"} == set(dropped)
+        assert set(dropped) == {"seed", "response_format", "prediction", "logit_bias", "service_tier", "metadata",
+                                "stop", "user", "thinking_display", "tool_choice"}
+        named = render(user(c.Text("a")), json_schema={"name": "n", "schema": {}, "strict": True, "description": "d"})[1]
+        assert set(named) == {"response_format.name", "response_format.strict", "response_format.description"}
 
     @pytest.mark.parametrize(
-        ("effort", "model", "expected"),
+        ("effort", "expected", "emulated"),
         [
-            ("minimal", "m", {"output_config": {"effort": "low"}}),
-            ("max", "m", {"output_config": {"effort": "max"}}),
-            ("none", "claude-opus-4-8", {"thinking": {"type": "disabled"}}),
-            ("none", "claude-fable-5", {"output_config": {"effort": "low"}}),
+            ("minimal", {"output_config": {"effort": "low"}}, ("effort",)),
+            ("max", {"output_config": {"effort": "max"}}, ()),
+            ("none", {"thinking": {"type": "disabled"}}, ()),
+            ("huge", {}, ()),
         ],
     )
-    def test_effort(self, effort: str, model: str, expected: dict[str, Any]) -> None:
-        """Effort maps to output_config; none turns thinking off where that is legal."""
-        body, _ = render(user(c.Text("a")), target=Target(model), effort=effort)
-        assert expected == {key: body[key] for key in ("thinking", "output_config") if key in body}
+    def test_effort(self, effort: str, expected: dict[str, Any], emulated: tuple[str, ...]) -> None:
+        """Effort maps to output_config; none turns thinking off."""
+        conversation = c.Conversation("x", (user(c.Text("a")),), effort=effort)
+        rendered = SCHEMA.render_request(conversation, Target("m"))
+        assert expected == {key: rendered.fields[key] for key in ("thinking", "output_config") if key in rendered.fields}
+        assert emulated == rendered.emulated
+        assert ("effort" in rendered.dropped) == (effort == "huge")
 
     def test_tools(self) -> None:
-        """Schemas get their type, serial calling rides on the choice, OpenAI's custom tools are dropped."""
-        custom = c.Tool("p", foreign={"type": "custom", "custom": {"name": "p"}})
+        """Schemas get their type, serial calling rides on the choice, others' typed and freeform tools are dropped."""
+        custom = c.Tool("p", kind="custom")
         body, dropped = render(
             user(c.Text("a")), tools=(c.Tool("f", parameters={"properties": {}}), custom), parallel_tools=False
         )
         assert body["tools"] == [{"name": "f", "input_schema": {"type": "object", "properties": {}}}]
         assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
         assert dropped == ("tool:p",)
+        typed = c.Tool("w", foreign={"type": "w"}, schema="openai")
+        assert render(user(c.Text("a")), tools=(typed,), tool_choice=c.ToolChoice("tool", "w"))[1] == (
+            "tool:w", "tool_choice")
+
+    def test_a_choice_among_some_tools(self) -> None:
+        """Only the allowed tools are told, because the schema has no such choice."""
+        choice = c.ToolChoice("any", allowed=("g",))
+        conversation = c.Conversation("x", (user(c.Text("a")),), tools=(c.Tool("f"), c.Tool("g")), tool_choice=choice)
+        rendered = SCHEMA.render_request(conversation, Target("m"))
+        assert [tool["name"] for tool in rendered.fields["tools"]] == ["g"]
+        assert rendered.fields["tool_choice"] == {"type": "any"}
+        assert rendered.emulated == ("tool_choice.allowed_tools",)
+
+    def test_foreign_parts_go_home_only(self) -> None:
+        """A block of this schema is sent as it came, at its place; a part of another schema is dropped by name."""
+        added = {"type": "tool_addition", "tool": {}}
+        found = {"type": "web_search_tool_result"}
+        body, dropped = render(
+            c.Message("system", (c.Foreign("tool_addition", added, "anthropic"),)),
+            user(c.Foreign("input_audio", {}, "openai"), c.Text("a")),
+            c.Message("assistant", (c.Foreign("web_search_tool_result", found, "anthropic"),)),
+        )
+        assert [message["content"] for message in body["messages"]] == [[added], [{"type": "text", "text": "a"}], [found]]
+        assert dropped == ("foreign:input_audio",)
 
     def test_refuses(self) -> None:
-        """Several choices and audio are refused; Anthropic's own foreign blocks are not."""
-        parts = (c.Foreign("input_audio", {}), c.Foreign("web_search_tool_result", {}))
-        assert SCHEMA.refuses(c.Conversation("m", (user(*parts),), n=2)) == ("n", "foreign:input_audio")
+        """Several choices are refused: one request has one answer."""
+        assert SCHEMA.refuses(c.Conversation("m", (user(c.Text("a")),), n=2)) == ("n",)
+        assert SCHEMA.refuses(c.Conversation("m", (user(c.Text("a")),))) == ()
 
     def test_round_trip(self) -> None:
         """What Anthropic's schema can say survives rendering and parsing."""
@@ -237,7 +310,12 @@ class TestRenderRequest:
             stream=True,
             stop=("x",),
             effort="low",
+            thinking="enabled",
             thinking_budget=2,
+            temperature=0.5,
+            top_k=3,
+            system_cache=True,
+            extras={"service_tier": "auto"},
             user="u",
             json_schema={"name": "response", "schema": {}},
         )
@@ -246,245 +324,3 @@ class TestRenderRequest:
     def test_patch_keeps_bytes(self) -> None:
         """Pass-through replaces the model and nothing else."""
         assert SCHEMA.patch_request(b'{"x": 1.0, "model":"a" }', Target("t")) == b'{"x": 1.0, "model":"t" }'
-
-
-class TestStreamParser:
-    """A provider's stream."""
-
-    def test_recording(self) -> None:
-        """A recorded stream with server tools gives its text, disjoint usage, and Done last."""
-        parser = SCHEMA.stream_parser()
-        stream = (DATA / "anthropic_stream.sse").read_bytes()
-        events = [event for raw in SseDecoder().feed(stream) for event in parser.feed(raw)]
-        reports = [event.tokens for event in events if isinstance(event, c.UsageReport)]
-        assert reports[0].output is None
-        assert (reports[-1].input, reports[-1].output, reports[-1].reasoning) == (2411, 145 - 47, 47)
-        assert c.Stop("end") in events
-        assert c.Done() == events[-1]
-        assert not [event for event in events if isinstance(event, c.ToolStart)]
-
-    def test_usage_is_last_non_null_value_per_field(self) -> None:
-        """An absent or null field of a later event erases nothing; cache writes split by lifetime."""
-        start = {
-            "input_tokens": 5,
-            "cache_creation_input_tokens": 9,
-            "output_tokens": 1,
-            "cache_creation": {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 7},
-        }
-        events = feed(
-            {"type": "message_start", "message": {"id": "msg_1", "model": "m", "usage": start}},
-            {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 3}},
-            {
-                "type": "message_delta",
-                "delta": {"stop_reason": "stop_sequence", "stop_sequence": "x"},
-                "usage": {"output_tokens": 8, "input_tokens": None, "output_tokens_details": {"thinking_tokens": 99}},
-            },
-        )
-        assert [
-            c.Start("msg_1", "m"),
-            c.UsageReport(Tokens(5, None, 2, 7)),
-            c.UsageReport(Tokens(5, None, 2, 7, 3)),
-            c.UsageReport(Tokens(5, None, 2, 7, 0, 8)),
-            c.Stop("stop_sequence", "x"),
-        ] == events
-
-    def test_tool_with_no_delta_has_an_empty_object(self) -> None:
-        """A call whose input never streams still gets arguments; server tool deltas are not ours."""
-        events = feed(
-            {"type": "content_block_start", "index": 0, "content_block": {"type": "server_tool_use", "id": "s"}},
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": "{}"}},
-            {"type": "content_block_stop", "index": 0},
-            {
-                "type": "content_block_start",
-                "index": 1,
-                "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}},
-            },
-            {"type": "content_block_stop", "index": 1},
-            {"type": "ping"},
-        )
-        assert [c.ToolStart(0, "t", "f"), c.ToolDelta(0, "{}")] == events
-
-    def test_error_event_is_a_failure(self) -> None:
-        """An error after 200 keeps the status it would have had."""
-        (failure,) = feed({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
-        assert isinstance(failure, c.Failure)
-        assert (failure.kind, failure.status, failure.message) == ("overloaded", 529, "Overloaded")
-
-    def test_nonsense_is_an_upstream_error(self) -> None:
-        """What is no event raises UpstreamError."""
-        for data in (b"{", b"[]", b'{"type":5}'):
-            with pytest.raises(UpstreamError):
-                SCHEMA.stream_parser().feed(ServerSentEvent(b"", data, data))
-
-
-def stream(*events: c.Event) -> list[dict[str, Any]]:
-    """Render events for a client; the data of each SSE event, decoded, checked against its name."""
-    renderer = SCHEMA.stream_renderer(model="mine", created=7, fallback_id="msg_f", include_usage=False)
-    out = SseDecoder().feed(b"".join(renderer.feed(event) for event in events))
-    values = [json.loads(event.data) for event in out]
-    assert [event.event.decode() for event in out] == [value["type"] for value in values]
-    return values
-
-
-def blocks(values: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The (type, joined deltas) of each block; asserts contiguous, never overlapping indices."""
-    found: list[tuple[str, str]] = []
-    is_open = False
-    for value in values:
-        if value["type"] == "content_block_start":
-            assert not is_open
-            assert len(found) == value["index"]
-            found.append((value["content_block"]["type"], ""))
-            is_open = True
-        elif value["type"] == "content_block_delta":
-            assert is_open
-            assert len(found) - 1 == value["index"]
-            delta = value["delta"]
-            text = next(delta[key] for key in ("text", "thinking", "signature", "partial_json") if key in delta)
-            found[-1] = (found[-1][0], found[-1][1] + text)
-        elif value["type"] == "content_block_stop":
-            assert is_open
-            is_open = False
-    assert not is_open
-    return found
-
-
-class TestStreamRenderer:
-    """The client's stream."""
-
-    def test_order(self) -> None:
-        """message_start, blocks, message_delta with stop and usage, message_stop; nothing after Done."""
-        out = stream(
-            c.Start("chatcmpl-1"),
-            c.TextDelta(""),
-            c.TextDelta("a"),
-            c.ToolStart(0, "i:1", "f"),
-            c.ToolDelta(0, '{"x":1}'),
-            c.Stop("tool_use"),
-            c.UsageReport(Tokens(5, 2, None, None, 3, 1)),
-            c.Done(),
-            c.TextDelta("late"),
-        )
-        assert blocks(out) == [("text", "a"), ("tool_use", '{"x":1}')]
-        assert (out[0]["message"]["id"], out[0]["message"]["model"], out[0]["message"]["usage"]["input_tokens"]) == (
-            "msg_f",
-            "mine",
-            0,
-        )
-        assert out[4]["content_block"]["id"] == "i_1"
-        assert out[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
-        assert tuple(out[-2]["usage"][key] for key in ("input_tokens", "cache_read_input_tokens", "output_tokens")) == (
-            5,
-            2,
-            4,
-        )
-        assert out[-1]["type"] == "message_stop"
-
-    def test_interleaved_calls_are_buffered(self) -> None:
-        """Deltas of two calls that interleave come out as two blocks, and text between waits its turn."""
-        out = stream(
-            c.Start(),
-            c.ToolStart(0, "a", "f"),
-            c.ToolDelta(0, '{"a'),
-            c.ToolStart(1, "b", "g"),
-            c.ToolDelta(1, '{"b'),
-            c.TextDelta("t"),
-            c.ToolDelta(0, '":1}'),
-            c.ToolDelta(1, '":2}'),
-            c.Done(),
-        )
-        assert blocks(out) == [("tool_use", '{"a":1}'), ("tool_use", '{"b":2}'), ("text", "t")]
-        assert out[-2]["delta"]["stop_reason"] == "tool_use"
-
-    def test_sequential_calls_stream_live(self) -> None:
-        """A call that is complete when the next begins does not hold the next one back."""
-        renderer = SCHEMA.stream_renderer(model="m", created=0, fallback_id="msg_f", include_usage=True)
-        for event in (c.Start(), c.ToolStart(0, "a", "f"), c.ToolDelta(0, "{}"), c.ToolStart(1, "b", "g")):
-            renderer.feed(event)
-        assert b'"index":1' in renderer.feed(c.ToolDelta(1, '{"x'))
-
-    def test_thinking(self) -> None:
-        """Signatures are forwarded and never invented; thinking after one is a new block."""
-        out = stream(
-            c.ThinkingDelta("a"),
-            c.ThinkingDelta(signature="s"),
-            c.ThinkingDelta("b"),
-            c.ThinkingDelta(redacted="r"),
-            c.TextDelta("t"),
-            c.Done(),
-        )
-        assert blocks(out) == [("thinking", "as"), ("thinking", "b"), ("redacted_thinking", ""), ("text", "t")]
-
-    def test_empty_answer(self) -> None:
-        """An answer without content has no blocks but all else."""
-        assert [value["type"] for value in stream(c.Done())] == ["message_start", "message_delta", "message_stop"]
-
-    def test_failure_ends_silently(self) -> None:
-        """The stage writes the error; after it the renderer is mute."""
-        assert stream(c.Failure("upstream", "x"), c.Done()) == []
-
-
-class TestAnswersAndErrors:
-    """Whole answers and errors."""
-
-    def test_recording_round_trip(self) -> None:
-        """A recorded answer with thinking and a tool call survives parsing and rendering."""
-        events = SCHEMA.parse_response((DATA / "anthropic_thinking_tool.json").read_bytes())
-        again = SCHEMA.render_response(events, model="claude-sonnet-4-20250514", created=1, fallback_id="x")
-        assert list(events) == list(SCHEMA.parse_response(again))
-        assert {c.Start, c.ThinkingDelta, c.ToolStart, c.Done} <= {type(event) for event in events}
-
-    def test_broken_tool_arguments_stay_visible(self) -> None:
-        """Arguments that are no JSON object reach the client as text inside one."""
-        events = [c.ToolStart(0, "a", "f"), c.ToolDelta(0, "{oops"), c.Done()]
-        body = json.loads(SCHEMA.render_response(events, model="m", created=1, fallback_id="msg_f"))
-        assert (body["content"][0]["input"], body["stop_reason"], body["id"]) == (
-            {"text": "{oops"},
-            "tool_use",
-            "msg_f",
-        )
-
-    @pytest.mark.parametrize("body", [b"{}", b"<html>", b"[]"])
-    def test_nonsense_is_an_upstream_error(self, body: bytes) -> None:
-        """What is no answer raises UpstreamError."""
-        with pytest.raises(UpstreamError):
-            SCHEMA.parse_response(body)
-
-    @pytest.mark.parametrize(
-        ("kind", "expected"),
-        [
-            ("authentication", "authentication_error"),
-            ("quota", "billing_error"),
-            ("overloaded", "overloaded_error"),
-            ("upstream", "api_error"),
-            ("timeout", "timeout_error"),
-            ("too_large", "request_too_large"),
-        ],
-    )
-    def test_error_shape(self, kind: Any, expected: str) -> None:
-        """Errors have Anthropic's shape and types, also in a stream."""
-        problem = Problem(kind, "m")
-        body = {"type": "error", "error": {"type": expected, "message": "m"}, "request_id": "r"}
-        assert body == json.loads(SCHEMA.render_error(problem, "r"))
-        (event,) = SseDecoder().feed(SCHEMA.render_stream_error(problem, "r"))
-        assert (b"error", body) == (event.event, json.loads(event.data))
-
-    def test_overlong_prompt_has_the_wording_clients_know(self) -> None:
-        """Claude Code recovers from an overlong prompt by its words."""
-        assert b"prompt is too long: ctx" in SCHEMA.render_error(Problem("context_length", "ctx"), "r")
-
-    @pytest.mark.parametrize(
-        ("name", "data", "telling"),
-        [
-            (b"message_delta", b"{}", True),
-            (b"content_block_delta", b'"error"', False),
-            (b"ping", b"", False),
-            (b"", b'{"type":"message_stop"}', True),
-            (b"error", b"{}", True),
-        ],
-    )
-    def test_scan(self, name: bytes, data: bytes, telling: bool) -> None:
-        """Only the events that carry usage, stop, error or end are looked at, and none is hidden."""
-        event = ServerSentEvent(name, data, b"")
-        assert telling == SCHEMA.usage_in_event(event)
-        assert not SCHEMA.hides_from_client(event, False)

@@ -25,7 +25,7 @@ with warnings.catch_warnings():  # envoy-data-plane still uses what pydantic cal
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "extproc"
-PURE = ("core", "schemas", "wire")
+PURE = ("core", "schemas", "wire", "dialects", "compatibility", "tokens")
 IMPURE = re.compile(
     r"(grpc|redis|opentelemetry|prometheus_client|asyncio|logging|os|time|random|socket|aiohttp|google|subprocess"
     r"|threading|datetime|secrets|uuid|extproc\.pb|extproc\.(server|ledger|telemetry|up|envoyconf|cli|prices|demo))"
@@ -35,13 +35,16 @@ MAY_USE = {
     "names": set[str](), "config": set[str](), "pb": set[str](), "demo": set[str](),
     "wire": {"core"},  # its errors only
     "schemas": {"core", "wire"},
-    "core": {"config", "names", "runtime", "schemas", "wire"},
-    "runtime": {"config", "core"},
+    "dialects": {"core", "schemas"},
+    "core": {"config", "dialects", "names", "runtime", "schemas", "tokens", "wire"},
+    "compatibility": {"core", "dialects", "schemas"},
+    "tokens": {"core"},
+    "runtime": {"config", "core", "dialects"},
     "prices": {"core"},
     "ledger": {"pb"},
     "telemetry": {"core"},
     "envoyconf": {"config", "names", "runtime"},
-    "server": {"core", "ledger", "names", "pb", "runtime", "telemetry"},
+    "server": {"core", "ledger", "names", "pb", "runtime", "telemetry", "tokens"},
 }
 COMPOSITION = ("server/worker.py", "up/", "cli.py")
 

@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from extproc import names
-from extproc.core.answer import StreamAnswer
+from extproc.core.answer import Reading, StreamAnswer
 from extproc.core.events import (
     Begin,
     Begun,
@@ -19,6 +19,7 @@ from extproc.core.events import (
     Emit,
     End,
     Event,
+    Idle,
     Leave,
     Proceed,
     Reply,
@@ -32,6 +33,7 @@ from extproc.core.events import (
 )
 from extproc.core.usage import Tokens
 from extproc.schemas import SCHEMAS
+from extproc.tokens import counter
 from tests.stage_kit import (
     CLIENT_KEY,
     HEADERS,
@@ -450,13 +452,17 @@ def test_silence_after_the_end_closes_cleanly() -> None:
 # ------------------------------------------------------------------------------------ settlement
 
 
+GUESSED = counter("g").estimate_bytes(40)
+"""What this model makes of the ten tokens that the request stage estimated for any."""
+
+
 def test_closed_without_an_end() -> None:
     """A client that leaves in mid-stream is charged for what passed, once, with the slack."""
     attempt = Attempt().dispatched().answered().fed([openai_stream("Hi", usage=False, done=False)], end=False)
     attempt.hear(Closed())
     end = attempt.end
     assert (end.outcome, end.final, end.problem) == ("estimated", False, None)
-    assert end.tokens.input == 10
+    assert end.tokens.input == GUESSED
     assert (end.tokens.output or 0) >= 64
 
 
@@ -471,7 +477,8 @@ def test_closed_before_the_answer() -> None:
     """A client that leaves while the provider works is charged its input."""
     attempt = Attempt().dispatched()
     attempt.hear(Closed())
-    assert (attempt.end.outcome, attempt.end.tokens.input, attempt.end.tokens.output) == ("estimated", 10, 0)
+    assert (attempt.end.outcome, attempt.end.tokens.input, attempt.end.tokens.output) == (
+        "estimated", GUESSED, 0)
 
 
 @pytest.mark.parametrize("after", [
@@ -518,9 +525,49 @@ def test_events_out_of_order_do_nothing() -> None:
 def test_terminal_event_without_its_blank_line() -> None:
     """A stream that ends right after `data: [DONE]` is complete; one cut inside an event is not."""
     for tail, clean in ((b"data: [DONE]", True), (b"data: [DONE]\n", True), (b'data: {"cho', False)):
-        answer = StreamAnswer(SCHEMAS["openai"], SCHEMAS["openai"], "m", 1, "r", include_usage=False)
+        answer = StreamAnswer(Reading(SCHEMAS["openai"], SCHEMAS["openai"], "m", 1, "r"))
         chunk = b'data: {"id":"1","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
         assert answer.feed(chunk + tail) == chunk
         out = answer.close()
         assert answer.learnt.done == clean
         assert (b"[DONE]" in out, b"cho" in out) == (clean, False)
+
+
+# ------------------------------------------------------------------------------------ waiting
+
+
+def test_the_last_backend_keeps_the_client_alive() -> None:
+    """With nothing left to fail over to, a slow stream is released with a ping, and goes on as ever."""
+    attempt = Attempt("anthropic", "openai").dispatched().answered()
+    assert attempt.stage.waits
+    attempt.hear(Idle(), Idle())
+    assert attempt.told == 2 * b'event: ping\ndata: {"type": "ping"}\n\n'
+    attempt.fed([openai_stream("Hi")], end=True)
+    assert b"message_stop" in attempt.told
+    assert attempt.end.outcome == "exact"
+
+
+def test_an_earlier_backend_sends_no_ping() -> None:
+    """While another backend may still answer, nothing goes to the client that would commit to this one."""
+    attempt = Attempt(backends=2).dispatched().answered()
+    assert not attempt.stage.waits
+    assert attempt.hear(Idle()) == []
+
+
+def test_failure_after_a_ping_is_an_error_event() -> None:
+    """A stream that was only kept alive ends with the schema's error event when its provider fails."""
+    attempt = Attempt().dispatched().answered()
+    attempt.hear(Idle())
+    assert attempt.told == b": keep-alive\n\n"
+    attempt.fed([b'data: {"error": {"message": "no memory", "type": "server_error"}}\n\n'], end=True)
+    assert b"no memory" in attempt.told
+    assert attempt.over
+
+
+def test_patience_is_longer_before_the_first_event() -> None:
+    """A stream that waits for its first event has the deadline of a whole answer, then that of silence."""
+    attempt = Attempt().dispatched().answered()
+    attempt.hear(Idle())
+    assert attempt.stage.patience == 600
+    attempt.fed([openai_stream("Hi", done=False)], end=False)
+    assert attempt.stage.patience == 60

@@ -28,7 +28,11 @@ EXPECTED = [
     "bad_location.yaml:3: backends.qwen.location: allowed: cloud, local",
     "bad_port.yaml:7: admin: expected HOST:PORT, such as 127.0.0.1:10000",
     "bad_redis.yaml:7: redis: expected embedded, redis://…, rediss://… or unix://…",
-    "bad_schema.yaml:2: backends.gpt.schema: allowed: openai, anthropic",
+    "bad_dialect.yaml:2: backends.gpt.dialect: allowed: openai, compatible, anthropic, deepseek, mistral, ollama, "
+    "vllm, llamacpp",
+    "bad_schema.yaml:2: backends.gpt.schema: allowed: openai, anthropic, ollama",
+    "dialect_of_other_schema.yaml:2: backends.gpt.schema: dialect mistral speaks: openai",
+    "smart_fim_unknown_chain.yaml:8: routing.smart.fim: unknown chain fast; allowed: cloud, local",
     "bad_sha256.yaml:7: auth.keys[0].sha256: expected 64 hexadecimal digits, as printed by: extproc keys create",
     "bad_size.yaml:7: max_body: expected a size such as 512KiB, 32MiB",
     "bad_url.yaml:2: backends.gpt.base_url: expected http://HOST[:PORT][/PATH] or https://…",
@@ -44,13 +48,13 @@ EXPECTED = [
     'duplicate_secret.yaml:2: not valid YAML: found duplicate key "api_key"',
     "empty.yaml:1: expected a mapping with backends and chains",
     "keys_without_keys.yaml:7: auth.keys: mode keys needs at least one key; make one with: extproc keys create",
-    "missing_field.yaml:2: backends.gpt.schema: is required",
+    "missing_field.yaml:2: backends.gpt.schema: is required, unless a dialect is given",
     "missing_secret_file.yaml:2: backends.gpt.api_key: secret file nowhere.txt cannot be read: No such "
     "file or directory",
     "missing_variable.yaml:2: backends.gpt.api_key: environment variable EXTPROC_NOT_SET is not set; "
     "export it or write ${EXTPROC_NOT_SET:-default}",
     "misspelt_inner_key.yaml:7: failover.first_event_timeuot: unknown key; did you mean "
-    "first_event_timeout? allowed: answer_timeout, connect_timeout, first_event_timeout, on, silence_timeout",
+    "first_event_timeout? allowed: answer_timeout, connect_timeout, first_event_timeout, on, ping_interval, silence_timeout",
     f"misspelt_key.yaml:7: listn: unknown key; did you mean listen? allowed: {TOP}",
     "models_backend_only.yaml:7: models.fast: unknown chain gpt; allowed: cloud, local, smart, or BACKEND/MODEL",
     "models_unknown_chain.yaml:9: models.fast: unknown chain turbo; allowed: cloud, local, smart, or "

@@ -6,19 +6,19 @@ import json
 
 import pytest
 
-from extproc.core.endpoints import find, models_list
+from extproc.core.endpoints import find, models_list, one_model
 from tests.stage_kit import runtime
 
 
 @pytest.mark.parametrize(("method", "path", "kind", "schema", "route"), [
-    ("POST", "/v1/chat/completions", "chat", "openai", "plain"),
-    ("POST", "/v1/chat/completions?x=1", "chat", "openai", "plain"),
-    ("POST", "/v1/local/chat/completions", "chat", "openai", "local"),
-    ("POST", "/v1/smart/chat/completions", "chat", "openai", "smart"),
-    ("POST", "/v1/messages", "chat", "anthropic", "plain"),
-    ("POST", "/v1/messages?beta=true", "chat", "anthropic", "plain"),
-    ("POST", "/v1/local/messages", "chat", "anthropic", "local"),
-    ("POST", "/v1/smart/messages", "chat", "anthropic", "smart"),
+    ("POST", "/v1/chat/completions", "ask", "openai", "plain"),
+    ("POST", "/v1/chat/completions?x=1", "ask", "openai", "plain"),
+    ("POST", "/v1/local/chat/completions", "ask", "openai", "local"),
+    ("POST", "/v1/smart/chat/completions", "ask", "openai", "smart"),
+    ("POST", "/v1/messages", "ask", "anthropic", "plain"),
+    ("POST", "/v1/messages?beta=true", "ask", "anthropic", "plain"),
+    ("POST", "/v1/local/messages", "ask", "anthropic", "local"),
+    ("POST", "/v1/smart/messages", "ask", "anthropic", "smart"),
     ("GET", "/v1/models", "models", "openai", "plain"),
     ("GET", "/v1/smart/models", "models", "openai", "smart"),
     ("GET", "/health", "health", "openai", "plain"),
@@ -27,7 +27,20 @@ from tests.stage_kit import runtime
     ("POST", "/v1/models", "unknown", "openai", "plain"),
     ("POST", "/v1/local/local/messages", "unknown", "openai", "local"),
     ("POST", "/v1/messages/", "unknown", "openai", "plain"),
-    ("POST", "/v1/messages/count_tokens", "unknown", "openai", "plain"),
+    ("POST", "/v1/messages/count_tokens?beta=true", "ask", "count_tokens", "plain"),
+    ("POST", "/v1/smart/responses", "ask", "responses", "smart"),
+    ("POST", "/v1/responses", "ask", "responses", "plain"),
+    ("POST", "/v1/completions", "ask", "completions", "plain"),
+    ("POST", "/v1/fim/completions", "ask", "fim", "plain"),
+    ("POST", "/v1/embeddings", "ask", "embeddings", "plain"),
+    ("POST", "/chat/completions", "ask", "openai", "plain"),
+    ("POST", "/messages", "ask", "anthropic", "plain"),
+    ("HEAD", "/v1/models", "models", "openai", "plain"),
+    ("GET", "/v1/models/qwen/qwen3-coder", "model", "openai", "plain"),
+    ("GET", "/v1/models/", "unknown", "openai", "plain"),
+    ("OPTIONS", "/v1/messages", "options", "anthropic", "plain"),
+    ("OPTIONS", "/nope", "unknown", "openai", "plain"),
+    ("DELETE", "/v1/models/x", "unknown", "openai", "plain"),
     ("POST", "/V1/MESSAGES", "unknown", "openai", "plain"),
     ("POST", "/v1//messages", "unknown", "openai", "plain"),
     ("POST", "/v1/local/../messages", "unknown", "openai", "local"),
@@ -54,7 +67,22 @@ def test_said_is_bounded() -> None:
 
 def test_models_without_patterns() -> None:
     """Patterns are no models; every name stands once."""
-    for schema in ("openai", "anthropic"):
-        names = [entry["id"] for entry in json.loads(models_list(runtime(), schema))["data"]]
+    for anthropic in (False, True):
+        names = [entry["id"] for entry in json.loads(models_list(runtime(), anthropic))["data"]]
         assert "claude-*" not in names
         assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("model", ["auto", "claude/c", "claude-sonnet-5", "cloud"])
+def test_one_model(model: str) -> None:
+    """A model that may be named has a page of its own in both shapes, with slashes, also by a pattern."""
+    assert find({":method": "GET", ":path": f"/v1/models/{model.replace('/', '%2F')}"}).model == model
+    for anthropic in (False, True):
+        body = one_model(runtime(), anthropic, model)
+        assert body is not None
+        assert json.loads(body)["id"] == model
+
+
+def test_no_such_model() -> None:
+    """A model that nobody may name has no page."""
+    assert one_model(runtime(), False, "nope") is None

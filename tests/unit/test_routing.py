@@ -192,7 +192,7 @@ def test_explain() -> None:
     assert "route       cloud" in text
     assert "complex (" in text
     assert "claude/c > gpt/g > qwen/q" in text
-    with pytest.raises(RequestError, match="is no chat path"):
+    with pytest.raises(RequestError, match="is no path of a request"):
         explain(runtime(), "/nope", {}, raw)
 
 
