@@ -11,7 +11,8 @@ from extproc.config import ConfigError, load, parse
 
 FILES = Path(__file__).parent.parent / "config"
 TOP = (
-    "admin, auth, backends, chains, envoy_admin, failover, listen, max_body, models, redis, routing, telemetry, workers"
+    "admin, auth, backends, budgets, chains, envoy_admin, failover, limits, listen, max_body, models, money, redis, "
+    "routing, telemetry, workers"
 )
 MINIMAL = """
 backends: {gpt: {schema: openai, base_url: "http://127.0.0.1:1/v1", location: cloud, api_key: KEY}}

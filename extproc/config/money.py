@@ -1,0 +1,109 @@
+"""Budgets and rate limits in gateway.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from zoneinfo import available_timezones
+
+from pydantic import Field, field_validator, model_validator
+
+from extproc.config.values import Model
+
+MAX_NANO = 2**53 - 1
+"""The largest amount that is exact in the store's arithmetic (nine million dollars)."""
+
+
+class WhomConfig(Model):
+    """Whose requests count. Exactly one; `"*"` means each one for itself."""
+
+    org: str | None = None
+    team: str | None = None
+    project: str | None = None
+    user: str | None = None
+    key: str | None = None
+
+    def pair(self) -> tuple[str, str]:
+        """The dimension and its value."""
+        return next((name, value) for name, value in self.model_dump().items() if value is not None)
+
+    @model_validator(mode="after")
+    def _one(self) -> WhomConfig:
+        if sum(value is not None for value in self.model_dump().values()) != 1:
+            raise ValueError(f"expected exactly one of: {', '.join(type(self).model_fields)}")
+        return self
+
+
+class LimitedConfig(WhomConfig):
+    """Whose requests a rate limit counts: also those of one model or one backend."""
+
+    model: str | None = None
+    backend: str | None = None
+
+
+class BudgetConfig(Model):
+    """What may be spent in a window, counted exactly. One unit: dollars, tokens or requests."""
+
+    for_: WhomConfig = Field(alias="for")
+    usd: float | None = Field(None, ge=0, le=MAX_NANO // 10**9)
+    tokens: int | None = Field(None, ge=0, le=MAX_NANO)
+    requests: int | None = Field(None, ge=0, le=MAX_NANO)
+    per: Literal["minute", "hour", "day", "week", "month", "total"]
+    time_zone: str = "UTC"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("expected an IANA time zone such as Europe/Berlin")
+        return value
+
+    @model_validator(mode="after")
+    def _unit(self) -> BudgetConfig:
+        if sum(value is not None for value in (self.usd, self.tokens, self.requests)) != 1:
+            raise ValueError("expected exactly one of: usd, tokens, requests")
+        return self
+
+
+class LimitConfig(Model):
+    """How fast: requests or tokens per period (a sliding rate, GCRA), or how many requests at once."""
+
+    for_: LimitedConfig = Field(alias="for")
+    requests: int | None = Field(None, ge=1, le=MAX_NANO)
+    tokens: int | None = Field(None, ge=1, le=MAX_NANO)
+    concurrent: int | None = Field(None, ge=1, le=MAX_NANO)
+    per: Literal["minute", "hour", "day"] | None = None
+    burst: int | None = Field(None, ge=1)
+    strict: bool = False
+    then: Literal["refuse", "next"] = "refuse"
+
+    @model_validator(mode="after")
+    def _unit(self) -> LimitConfig:
+        if sum(value is not None for value in (self.requests, self.tokens, self.concurrent)) != 1:
+            raise ValueError("expected exactly one of: requests, tokens, concurrent")
+        if (self.concurrent is None) == (self.per is None):
+            raise ValueError("per is for requests and tokens, and required there")
+        if self.concurrent is not None and self.for_.pair()[0] in ("model", "backend"):
+            raise ValueError("concurrent is for org, team, project, user or key")
+        if self.then == "next" and self.for_.pair()[0] not in ("model", "backend"):
+            raise ValueError("then: next is for limits of a model or a backend")
+        if self.strict and (self.burst or (self.limit // 5) or 1) >= self.limit:
+            raise ValueError("a strict limit needs a burst below it")
+        return self
+
+    @property
+    def limit(self) -> int:
+        """The number, whatever it counts."""
+        return self.requests or self.tokens or self.concurrent or 0
+
+
+class MoneyConfig(Model):
+    """How strictly money is held together."""
+
+    unknown_price: Literal["refuse", "allow"] = "refuse"
+    """A model without a price under a dollar budget."""
+    clamp: bool = False
+    """Whether `max_tokens` that the client named may be lowered to what is affordable (told in a header)."""
+    store_down: Literal["deny", "allow"] | None = None
+    """Without the store: refuse, or go on unreserved. Default: deny where there are budgets, else allow."""
+    generation: Annotated[int, Field(ge=1)] | None = None
+    """Of the budgets: a higher one replaces those in the store. Default: the time the file was changed."""

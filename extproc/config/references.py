@@ -1,0 +1,74 @@
+"""What must agree across a gateway.yaml: names that must exist elsewhere in it, settings that exclude each other."""
+
+from __future__ import annotations
+
+from extproc.config.model import MAX_CHAIN, SPOKEN, GatewayConfig
+
+Finding = tuple[tuple[str | int, ...], str]
+"""The path of the wrong value, and what is allowed."""
+
+
+def references(config: GatewayConfig) -> list[Finding]:
+    """Names that must exist elsewhere in the file, and settings that exclude each other."""
+    return [*_in_backends(config), *_in_chains(config), *_in_routes(config), *_in_settings(config)]
+
+
+def _in_backends(config: GatewayConfig) -> list[Finding]:
+    found: list[Finding] = []
+    for name, backend in config.backends.items():
+        if backend.schema_ is None and backend.dialect is None:
+            found.append((("backends", name, "schema"), "is required, unless a dialect is given"))
+        elif backend.schema_ is not None and backend.dialect is not None:
+            spoken = SPOKEN.get(backend.dialect, ("openai",))
+            if backend.schema_ not in spoken:
+                found.append((("backends", name, "schema"),
+                              f"dialect {backend.dialect} speaks: {', '.join(spoken)}"))
+    return found
+
+
+def _in_chains(config: GatewayConfig) -> list[Finding]:
+    found: list[Finding] = []
+    for chain, entries in config.chains.items():
+        if chain == "smart":
+            found.append((("chains", chain), "smart is the name of the smart flow; choose another"))
+        if not 1 <= len(entries) <= MAX_CHAIN:
+            found.append((("chains", chain), f"expected 1 to {MAX_CHAIN} entries, got {len(entries)}"))
+        for index, entry in enumerate(entries):
+            place = ("chains", chain, index)
+            backend, _, model = entry.partition("/")
+            if not backend or not model:
+                found.append((place, f"expected BACKEND/MODEL, got {entry}"))
+            elif backend not in config.backends:
+                found.append((place, f"unknown backend {backend}; allowed: {', '.join(sorted(config.backends))}"))
+            elif entry in entries[:index]:
+                found.append((place, f"{entry} is already in this chain"))
+    return found
+
+
+def _in_routes(config: GatewayConfig) -> list[Finding]:
+    found: list[Finding] = []
+    chains = sorted(config.chains)
+    places: list[Finding] = [(("models", m), r) for m, r in config.models.items()]
+    places += [(("routing", "rules", i, "route"), rule.route) for i, rule in enumerate(config.routing.rules)]
+    places += [(("auth", "keys", i, "routes", j), route) for i, key in enumerate(config.auth.keys)
+               for j, route in enumerate(key.routes or [])]
+    for place, route in places:
+        backend, _, model = route.partition("/")
+        if route not in config.chains and route != "smart" and not (backend in config.backends and model):
+            found.append((place, f"unknown chain {route}; allowed: {', '.join([*chains, 'smart'])}, or BACKEND/MODEL"))
+    if any(route == "smart" for _, route in places):
+        for field, route in config.routing.smart.targets().items():
+            if route not in config.chains:
+                found.append((("routing", "smart", field), f"unknown chain {route}; allowed: {', '.join(chains)}"))
+    return found
+
+
+def _in_settings(config: GatewayConfig) -> list[Finding]:
+    found: list[Finding] = []
+    host = config.listen.rpartition(":")[0]
+    if config.auth.mode == "none" and host not in ("127.0.0.1", "[::1]", "localhost"):
+        found.append((("listen",), f"{config.listen} is not loopback, and auth.mode none is for loopback only; "
+                                   "use auth.mode keys, or 127.0.0.1, [::1] or localhost"))
+    if config.auth.mode == "keys" and not config.auth.keys:
+        found.append((("auth", "keys"), "mode keys needs at least one key; make one with: extproc keys create"))
+    return found
