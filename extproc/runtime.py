@@ -43,10 +43,11 @@ class Backend(msgspec.Struct, frozen=True):
 
 
 class Detected(msgspec.Struct, frozen=True):
-    """What a local server said of itself when it was asked: its dialect, and the context of its models."""
+    """What a local server said of itself when it was asked: its dialect, its models, and contexts where it told."""
 
     dialect: str
     contexts: dict[str, int] = {}
+    models: tuple[str, ...] = ()
 
 
 class Chain(msgspec.Struct, frozen=True):

@@ -36,34 +36,44 @@ def merged(messages: Iterable[c.Message]) -> list[c.Message]:
     return out
 
 
-def spoken(part: c.Part) -> Any:
-    """What both schemas can say of a part; the rest is a feature of its own."""
+def spoken(part: c.Part, named: set[str]) -> Any:
+    """What every schema can say of a part, less the marks that features in `named` leave; the rest is a feature."""
     match part:
+        case c.Text(text="[document]") if "document:url" in named:
+            return None
         case c.Text(text=text) | c.Document(text=str() as text):
             return text
         case c.ToolUse(id=identifier, name=name, arguments=arguments, kind=kind):
             return kind, tool_id(identifier), name, json.loads(arguments) if json_object(arguments) else arguments
         case c.ToolResult(id=identifier, parts=parts):
-            return tool_id(identifier), "\n".join(p.text for p in parts if not isinstance(p, c.Image) and p.text)
+            lines = "\n".join(p.text for p in parts if not isinstance(p, c.Image) and p.text).split("\n")
+            if "tool_result.is_error" in named:
+                lines[0] = lines[0].removeprefix("Error: ")
+            if "tool_result.images" in named:
+                lines = [line for line in lines if line != "[image]"]
+            return tool_id(identifier), "\n".join(lines)
         case _:
             return None
 
 
-def dialogue(conversation: c.Conversation) -> list[tuple[str, Any]]:
-    """Who says what; an assistant's text and calls apart, as OpenAI has them, and no white space at the very end."""
-    out: list[tuple[str, Any]] = []
+def dialogue(conversation: c.Conversation, named: set[str]) -> list[tuple[str, Any]]:
+    """Who says what, less what `named` tells of; an assistant's text and calls apart, as OpenAI has them."""
+    turns: list[tuple[str, list[Any]]] = []
     for message in merged(conversation.messages):
-        said = [item for part in message.parts if (item := spoken(part)) is not None]
-        if not said:
-            continue
-        texts = [item for item in said if isinstance(item, str)]
-        if message.role != "user":
-            calls = [item for item in said if not isinstance(item, str)]
-            said = [("" if message.role == "assistant" else "\n\n").join(texts), calls]
-        out.append((message.role, said))
-    if out and out[-1][0] == "assistant":
-        out[-1][1][0] = out[-1][1][0].rstrip()
-    return out
+        said = [item for part in message.parts if (item := spoken(part, named)) is not None]
+        if turns and turns[-1][0] == message.role:
+            turns[-1][1].extend(said)
+        elif said:
+            turns.append((message.role, said))
+    return [(role, _apart(role, said)) for role, said in turns]
+
+
+def _apart(role: str, said: list[Any]) -> Any:
+    """Results first in a user's turn; one text, with no white space at its end, and the calls of any other."""
+    if role == "user":
+        return sorted(said, key=lambda item: isinstance(item, str))
+    text = ("" if role == "assistant" else "\n\n").join(item for item in said if isinstance(item, str))
+    return text.rstrip(), [item for item in said if not isinstance(item, str)]
 
 
 def parts_of(conversation: c.Conversation) -> list[Any]:
@@ -103,8 +113,9 @@ def features(conversation: c.Conversation) -> dict[str, Any]:
         "system_cache": conversation.system_cache,
         "max_tokens": conversation.max_tokens, "temperature": conversation.temperature, "top_p": conversation.top_p,
         "top_k": conversation.top_k, "stop": conversation.stop, "seed": conversation.seed, "n": conversation.n,
-        "effort": conversation.effort, "user": conversation.user, "stream": conversation.stream,
-        "thinking_mode": conversation.thinking, "thinking_budget": conversation.thinking_budget,
+        "effort": None if conversation.effort == "none" else conversation.effort, "user": conversation.user,
+        "stream": conversation.stream, "thinking_mode": conversation.thinking or ("disabled" if conversation.effort == "none" else None),
+        "thinking_budget": conversation.thinking_budget,
         "thinking_display": conversation.thinking_display,
         **conversation.extras,
         **{f"response_format.{name}": value for name, value in schema.items() if (name, value) != ("name", "response")},
@@ -117,12 +128,15 @@ def features(conversation: c.Conversation) -> dict[str, Any]:
             found[f"tool:{given.name}"] = given
         for name, value in (given.extra or {}).items():
             found.setdefault(f"tools.{name}", []).append((given.name, value))
-    return {name: value for name, value in found.items() if value not in (None, [], (), "", False)}
+    # Lists are sorted: what a tool result showed may come later, with the rest of its message.
+    return {name: sorted(value, key=str) if isinstance(value, list) else value
+            for name, value in found.items() if value not in (None, [], (), "", False)}
 
 
 _ALSO: dict[str, tuple[str, ...]] = {
     "redacted": ("thinking",), "thinking.signature": ("thinking",), "system_cache": ("cache_control",),
     "effort": ("thinking_mode",), "thinking_mode": ("thinking_budget", "thinking_display"),
+    "thinking_display": ("thinking_mode",),
     "tools": ("tool_choice.allowed_tools",), "tool_choice": ("tool_choice.allowed_tools",),
 }
 """Names that tell of another feature's loss too."""
@@ -131,6 +145,8 @@ _ALSO: dict[str, tuple[str, ...]] = {
 def told(named: set[str], feature: str) -> bool:
     """Whether the loss of a feature was named."""
     also = (*_ALSO.get(feature, ()), feature.replace("tools.", "tool:"))
+    if feature.startswith(("tools.", "tool:", "cache_control")):
+        also += ("tool_choice.allowed_tools",)  # the other tools are not sent
     return feature in named or any(name in named for name in also)
 
 
@@ -139,22 +155,16 @@ def lost(before: c.Conversation, after: c.Conversation) -> set[str]:
     old, new = features(before), features(after)
     if before.max_tokens is None:
         new.pop("max_tokens", None)  # Anthropic demands a limit
+    if not after.tools and before.tool_choice == c.ToolChoice("none"):
+        old.pop("tool_choice", None)
+    if not after.tools or (after.tool_choice or before.tool_choice) == c.ToolChoice("none"):
+        old["parallel_tool_calls"] = new["parallel_tool_calls"] = True  # one at a time of none says nothing
     return {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
 
 
 def names(*rendered: Rendered) -> set[str]:
     """All that renderers dropped or changed by name."""
     return {name for each_one in rendered for name in (*each_one.dropped, *each_one.emulated)}
-
-
-def clean(said: list[tuple[str, Any]], named: set[str]) -> str:
-    """The dialogue less the marks that emulated features leave in it."""
-    text = json.dumps(said)
-    for name, mark, instead in (("tool_result.is_error", "Error: ", ""), ("tool_result.images", "[image]", ""),
-                                ("document:url", ', "[document]"', "")):
-        if name in named:
-            text = text.replace(mark, instead)
-    return text
 
 
 def settled(conversation: c.Conversation, *, own: str) -> c.Conversation:

@@ -50,6 +50,17 @@ def recordings(schema: str) -> list[Recording]:
     return [recording for name, recording in _all().items() if recording.schema == schema and name not in exceptions()]
 
 
+def captures() -> list[Recording]:
+    """Requests of real coding agents and SDKs, which have no recorded answer."""
+    found: list[Recording] = []
+    for path in sorted((DATA / "captures").glob("*.json")):
+        value = json.loads(path.read_text("utf-8"))
+        schema = next((name for end, name in _SCHEMA_OF.items() if value["path"].partition("?")[0].endswith(end)), "")
+        if isinstance(value["body"], dict):
+            found.append(Recording(path.stem, schema, value["body"], 0, "", b""))
+    return found
+
+
 @cache
 def _all() -> dict[str, Recording]:
     found = {path.stem: _from_json(path) for path in sorted((DATA / "recorded").glob("*.json"))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from extproc.config.load import ConfigError, load, parse
 from extproc.config.model import (
+    SPOKEN,
     AuthConfig,
     BackendConfig,
     DialectName,
@@ -20,7 +21,7 @@ from extproc.config.model import (
 from extproc.config.money import BudgetConfig, LimitConfig, MoneyConfig
 
 __all__ = [
-    "AuthConfig", "BackendConfig", "BudgetConfig", "ConfigError", "DialectName", "FailoverConfig", "GatewayConfig",
-    "KeyConfig", "LimitConfig", "ModelConfig", "MoneyConfig", "RoutingConfig", "RuleConfig", "SmartConfig",
-    "TelemetryConfig", "WhenConfig", "load", "parse",
+    "SPOKEN", "AuthConfig", "BackendConfig", "BudgetConfig", "ConfigError", "DialectName", "FailoverConfig",
+    "GatewayConfig", "KeyConfig", "LimitConfig", "ModelConfig", "MoneyConfig", "RoutingConfig", "RuleConfig",
+    "SmartConfig", "TelemetryConfig", "WhenConfig", "load", "parse",
 ]

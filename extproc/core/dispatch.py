@@ -63,6 +63,8 @@ def prepare(carried: Carried, backend: Backend, headers: Mapping[str, str], body
     model = carried.model if backend.model == ANY else backend.model
     target = Target(model, backend.max_output, backend.default_max_tokens, backend.context)
     said = say(dialect, carried.schema, target, body)
+    if backend.location != "local":
+        said.repairs = ()  # a cloud's own parser does this better
     same = said.wire == carried.schema
     query = carried.query if same else ""
     sent = {
@@ -114,7 +116,8 @@ def say(dialect: Dialect, client: str, target: Target, body: bytes) -> Said:
         dialect.adapt(fields, wire, target, said.notes)
         said.body = encode_request(fields)
     if dialect.repairs and wire == dialect.schema and b'"tools"' in body and b'"logprobs"' not in body:
-        said.repairs = CLIENTS[client].parse_request(body).tools
+        conversation = CLIENTS[client].parse_request(body)
+        said.repairs = conversation.tools if conversation.n == 1 else ()  # events tell one choice only
     return said
 
 

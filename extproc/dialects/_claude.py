@@ -37,7 +37,8 @@ class Claude(msgspec.Struct, frozen=True):
 LEVELS = ("low", "medium", "high", "xhigh", "max")
 OTHER = Claude(
     takes_adaptive=True, takes_budget=True, off="disabled", thinks_unasked=True, off_only_to_high=False,
-    efforts=frozenset(LEVELS), takes_sampling=True, takes_prefill=True, takes_system_turns=False, takes_forced_tools=True, takes_format=True,
+    efforts=frozenset(LEVELS), takes_sampling=True, takes_prefill=True, takes_system_turns=False,
+    takes_forced_tools=True, takes_format=True,
 )
 """A model that is no Claude, on a server that speaks Anthropic's schema: nothing is known to be refused."""
 

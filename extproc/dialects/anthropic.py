@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from extproc.core.toolbox import Rules
-from extproc.dialects import _chat
+from extproc.dialects import _chat, _messages
 from extproc.dialects._claude import LEVELS, Claude, claude
 from extproc.dialects.base import Dialect, Fields, Notes
 from extproc.schemas.base import Target
@@ -356,7 +356,7 @@ def _format(fields: Fields, model: Claude, notes: Notes) -> None:
     del output["format"]
     if not output:
         del fields["output_config"]
-    told = {"type": "text", "text": _chat.told_schema(wanted.get("schema"))}
+    told = {"type": "text", "text": _messages.told_schema(wanted.get("schema"))}
     system: Any = fields.get("system")
     fields["system"] = [*_blocks({"content": system}), told]
     notes.emulated.append("json_schema")

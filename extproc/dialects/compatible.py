@@ -1,6 +1,7 @@
 """A server that speaks OpenAI's chat completions and says no more of itself.
 
-Only what is common to such servers is sent, in its common form: `max_tokens`, functions, one system message, the first.
+A client of that API is understood to know whom it talks to: its request passes as it is. What is translated from
+another API is said in the words common to such servers: `max_tokens`, functions, one system message, the first.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from extproc.dialects import _chat
+from extproc.dialects import _chat, _messages, _tools
 from extproc.dialects.base import Dialect, Fields, Notes
 from extproc.schemas.base import Target
 
@@ -24,7 +25,6 @@ class Compatible(Dialect):
 
     name = "compatible"
     native = frozenset({"embeddings"})
-    verbatim = False
     repairs = True
 
     def adapt(self, fields: Fields, wire: str, target: Target, notes: Notes) -> None:
@@ -33,13 +33,13 @@ class Compatible(Dialect):
             return
         _chat.max_tokens(fields)
         _chat.drop(fields, ACCOUNT, notes)
-        _chat.functions_only(fields, notes)
-        _chat.whole_arguments(fields)
-        _chat.one_system(fields, notes)
+        _tools.functions_only(fields, notes)
+        _tools.whole_arguments(fields)
+        _messages.one_system(fields, notes)
         if _STRICT.match(target.model):
-            _chat.drop_thinking(fields, notes)
+            _messages.drop_thinking(fields, notes)
         self.settle(fields, target, notes)
-        _chat.flatten(fields)
+        _messages.flatten(fields)
 
     def settle(self, fields: Fields, target: Target, notes: Notes) -> None:
         """What differs from one server to the next."""

@@ -11,9 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from extproc.core.conversation import Conversation, Image
-from extproc.core.toolbox import Rules
-from extproc.dialects import _chat
+from extproc.core.conversation import Conversation
+from extproc.dialects import _chat, _messages, _tools
 from extproc.dialects.base import Dialect, Fields, Notes
 from extproc.dialects.compatible import report_usage
 from extproc.schemas.base import Target
@@ -34,43 +33,35 @@ class DeepSeek(Dialect):
     verbatim = False
     fim = "suffix"
     paths: ClassVar[Mapping[str, str]] = {"completions": "/beta/completions"}
-    tools = Rules()
     lacks = frozenset({"documents"})
     hosts = ("api.deepseek.com",)
 
-    def refuses(self, conversation: Conversation, client: str, target: Target) -> tuple[str, ...]:
-        """Images too, for the models that cannot see."""
-        refused = super().refuses(conversation, client, target)
-        if not _BLIND.match(target.model):
-            return refused
-        seen = any(_shows_image(part) for message in conversation.messages for part in message.parts)
-        return (*refused, "images") if seen else refused
+    def cannot(self, conversation: Conversation, target: Target) -> tuple[str, ...]:
+        """Images, for the models that cannot see."""
+        unseen = _BLIND.match(target.model) is not None and any(_messages.images(conversation))
+        return ("images",) if unseen else ()
 
     def adapt(self, fields: Fields, wire: str, target: Target, notes: Notes) -> None:
         """Say thinking its way, and give back the reasoning it insists on."""
         if wire != "openai":
             return
         _chat.max_tokens(fields)
-        _chat.functions_only(fields, notes)
+        _tools.functions_only(fields, notes)
         _chat.stop(fields, MAX_STOP, notes)
         _chat.drop(fields, _UNKNOWN, notes)
-        _chat.replace_parts(fields, _chat.only_kinds("image_url"), notes)
-        _chat.flatten(fields)
+        _messages.replace_parts(fields, _messages.only_kinds("image_url"), notes)
+        _messages.flatten(fields)
         for message in _chat.messages(fields, "developer"):
             message["role"] = "system"
-        _chat.schema_as_instruction(fields, notes)
+        _messages.schema_as_instruction(fields, notes)
         report_usage(fields)
         _thinking(fields, notes)
-
-
-def _shows_image(part: object) -> bool:
-    return isinstance(part, Image) or any(isinstance(inner, Image) for inner in getattr(part, "parts", ()))
 
 
 def _thinking(fields: Fields, notes: Notes) -> None:
     switch = _chat.as_object(fields.get("thinking"))
     off = fields.get("reasoning_effort") == "none" or (switch is not None and _chat.kind(switch) == "disabled")
-    if not off and _chat.forces_a_tool(fields):
+    if not off and _tools.forces_a_tool(fields):
         # 400 "Thinking mode does not support this tool_choice": the call is a demand, the thinking only a default.
         notes.dropped.append("thinking")
         off = True
@@ -78,7 +69,7 @@ def _thinking(fields: Fields, notes: Notes) -> None:
         fields.pop("reasoning_effort", None)
         fields["thinking"] = {"type": "disabled"}
         for message in _chat.messages(fields, "assistant"):
-            _chat.forget(message)
+            _messages.forget(message)
         return
     if switch is not None:
         fields["thinking"] = {"type": "enabled"}  # adaptive and budgets are other providers' words
@@ -90,8 +81,8 @@ def _thinking(fields: Fields, notes: Notes) -> None:
 def _give_back(fields: Fields) -> None:
     """With tools in play every earlier turn must have its reasoning, be it empty; without, it is never needed."""
     turns = _chat.messages(fields, "assistant")
-    _chat.thinking_as(fields, "reasoning_content")
-    if fields.get("tools") or any(_chat.calls(turn) for turn in turns):
+    _messages.thinking_as(fields, "reasoning_content")
+    if fields.get("tools") or any(_tools.calls(turn) for turn in turns):
         for turn in turns:
             if not isinstance(turn.get("reasoning_content"), str):
                 turn["reasoning_content"] = ""

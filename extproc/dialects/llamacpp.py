@@ -7,7 +7,7 @@ parts.
 
 from __future__ import annotations
 
-from extproc.dialects import _chat
+from extproc.dialects import _chat, _messages, _tools
 from extproc.dialects.base import Fields, Notes
 from extproc.dialects.compatible import Compatible, report_usage
 from extproc.schemas.base import Target
@@ -17,6 +17,7 @@ class LlamaCpp(Compatible):
     """llama.cpp's server; tools need its --jinja."""
 
     name = "llamacpp"
+    verbatim = False
     native = frozenset({"completions", "embeddings", "count_tokens"})
     fim = "template"
     lacks = frozenset({"documents"})
@@ -25,7 +26,7 @@ class LlamaCpp(Compatible):
         """Its own names, and a named tool choice as a choice of one."""
         _chat.drop(fields, ("user",), notes)  # ignored there
         _chat.rename(fields, "repetition_penalty", "repeat_penalty")
-        _chat.only_chosen(fields, "required", notes)
-        _chat.replace_parts(fields, _chat.only_kinds("image_url", "input_audio", "video_url", "input_video"), notes)
+        _tools.only_chosen(fields, "required", notes)
+        _messages.replace_parts(fields, _messages.only_kinds("image_url", "input_audio", "input_video"), notes)
         report_usage(fields)
         _chat.switch_thinking(fields)

@@ -11,7 +11,7 @@ import re
 from typing import Any, cast
 
 from extproc.core.toolbox import Rules, fit_id
-from extproc.dialects import _chat
+from extproc.dialects import _chat, _messages, _tools
 from extproc.dialects.base import Dialect, Fields, Notes
 from extproc.schemas.base import Target
 
@@ -44,6 +44,7 @@ class Mistral(Dialect):
     verbatim = False
     fim = "mistral"
     tools = Rules(id_exact=9)
+    lacks = frozenset({"documents"})  # but by URL, in a part of its own kind
     hosts = ("api.mistral.ai", "codestral.mistral.ai")
 
     def adapt(self, fields: Fields, wire: str, target: Target, notes: Notes) -> None:
@@ -55,13 +56,13 @@ class Mistral(Dialect):
         fields.pop("stream_options", None)  # the last chunk has the usage anyway
         _effort(fields, target.model, notes)
         _tier(fields, notes)
-        _tools(fields, notes)
-        _chat.one_system(fields, notes)
-        _chat.replace_parts(fields, _lost, notes)
+        _functions(fields, notes)
+        _messages.one_system(fields, notes)
+        _messages.replace_parts(fields, _lost, notes)
         _reasoning(fields, target.model, notes)
         _ids(fields)
         _only_known(fields, notes)
-        _chat.no_empty_turns(fields)
+        _messages.no_empty_turns(fields)
         _order(fields, notes)
         _chat.keep(fields, _KNOWN, notes)
 
@@ -83,8 +84,8 @@ def _tier(fields: Fields, notes: Notes) -> None:
         _chat.drop(fields, ("service_tier",), notes)
 
 
-def _tools(fields: Fields, notes: Notes) -> None:
-    _chat.functions_only(fields, notes)
+def _functions(fields: Fields, notes: Notes) -> None:
+    _tools.functions_only(fields, notes)
     for tool in _chat.objects(fields.get("tools")):
         function = _chat.as_object(tool.get("function"))
         if function is not None and function.get("parameters") is None:
@@ -99,28 +100,28 @@ def _lost(part: Fields) -> str | None:
         image.pop("detail", None)
     if _chat.kind(part) == "file" and "file_id" not in part:
         return "documents"  # it takes a document by its URL or by its id in Mistral's own store
-    return _chat.only_kinds(*_PARTS)(part)
+    return _messages.only_kinds(*_PARTS)(part)
 
 
 def _reasoning(fields: Fields, model: str, notes: Notes) -> None:
     """Reasoning is a part of the content, for models that reason."""
     if not thinks(model):
-        _chat.drop_thinking(fields, notes)
+        _messages.drop_thinking(fields, notes)
         return
-    _chat.thinking_as(fields, "reasoning_content")
+    _messages.thinking_as(fields, "reasoning_content")
     for message in _chat.messages(fields, "assistant"):
         thought = message.pop("reasoning_content", None)
         if isinstance(thought, str) and thought:
             own = message.get("content")
             message["content"] = [{"type": "thinking", "thinking": [{"type": "text", "text": thought}]}]
-            _chat.append_content(message, own)
+            _messages.append_content(message, own)
 
 
 def _ids(fields: Fields) -> None:
     """Call ids of nine letters, the same for a call and its result; and the name of the tool at its result."""
     names: dict[str, Any] = {}
     for message in _chat.messages(fields):
-        for call in _chat.calls(message):
+        for call in _tools.calls(message):
             if isinstance(given := call.get("id"), str):
                 call["id"] = fit_id(given, Mistral.tools)
                 names[call["id"]] = (_chat.as_object(call.get("function")) or {}).get("name")
@@ -154,7 +155,7 @@ def _order(fields: Fields, notes: Notes) -> None:
             out.append({"role": "assistant", "content": BRIDGE})
             notes.emulated.append("turn_order")
         out.append(item)
-    if out and _role(out[-1]) == "assistant" and not _chat.calls(out[-1]):
+    if out and _role(out[-1]) == "assistant" and not _tools.calls(out[-1]):
         out[-1]["prefix"] = True
     fields["messages"] = out
 

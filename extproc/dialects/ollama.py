@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from extproc.dialects import _chat
+from extproc.core.conversation import Conversation
+from extproc.dialects import _chat, _messages, _tools
 from extproc.dialects.base import Dialect, Fields, Notes
 from extproc.dialects.compatible import report_usage
 from extproc.schemas.base import Target
@@ -35,7 +36,7 @@ class Ollama(Dialect):
     def adapt(self, fields: Fields, wire: str, target: Target, notes: Notes) -> None:
         """One system message: some of its templates answer 400 to a later one."""
         if wire == "ollama":
-            _chat.one_system(fields, notes)
+            _messages.one_system(fields, notes)
 
 
 class OllamaChat(Dialect):
@@ -49,20 +50,24 @@ class OllamaChat(Dialect):
     lacks = frozenset({"documents"})
     silent_truncation = True
 
+    def cannot(self, conversation: Conversation, target: Target) -> tuple[str, ...]:
+        """Images by URL: Ollama fetches none."""
+        return ("image:url",) if any(image.data is None for image in _messages.images(conversation)) else ()
+
     def adapt(self, fields: Fields, wire: str, target: Target, notes: Notes) -> None:
         """Leave what the route knows; a tool choice is kept as far as the list of tools can say it."""
         if wire != "openai":
             return
         _chat.max_tokens(fields)
-        _chat.functions_only(fields, notes)
+        _tools.functions_only(fields, notes)
         _choice(fields, notes)
-        _chat.whole_arguments(fields)
-        _chat.one_system(fields, notes)
-        _chat.replace_parts(fields, _lost, notes)
-        _chat.flatten(fields)
-        _chat.thinking_as(fields, "reasoning")
+        _tools.whole_arguments(fields)
+        _messages.one_system(fields, notes)
+        _messages.replace_parts(fields, _lost, notes)
+        _messages.flatten(fields)
+        _messages.thinking_as(fields, "reasoning")
         for message in _chat.messages(fields):
-            if message.get("content") is None and not _chat.calls(message):
+            if message.get("content") is None and not _tools.calls(message):
                 message["content"] = ""  # null without calls is a 400
         _chat.effort(fields, _EFFORTS, notes)
         report_usage(fields)
@@ -71,7 +76,7 @@ class OllamaChat(Dialect):
 
 def _choice(fields: Fields, notes: Notes) -> None:
     """There is no tool_choice: a named tool is offered alone, and `none` offers none."""
-    _chat.only_chosen(fields, None, notes)
+    _tools.only_chosen(fields, None, notes)
     if fields.get("tool_choice") == "none" and fields.get("tools"):
         del fields["tools"], fields["tool_choice"]
         notes.emulated.append("tool_choice")
@@ -80,10 +85,10 @@ def _choice(fields: Fields, notes: Notes) -> None:
 def _lost(part: Fields) -> str | None:
     """It takes base64 images of four kinds; to fetch a URL is not the gateway's business."""
     if _chat.kind(part) != "image_url":
-        return _chat.only_kinds()(part)
+        return _messages.only_kinds()(part)
     given: Any = part.get("image_url")
     inner = _chat.as_object(given)
     url = given if inner is None else inner.get("url")
     if isinstance(url, str) and url.startswith(_IMAGES):
         return None
-    return "image.media_type" if isinstance(url, str) and url.startswith("data:") else "image.url"
+    return "image:media_type" if isinstance(url, str) and url.startswith("data:") else "image:url"

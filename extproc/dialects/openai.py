@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from extproc.core.toolbox import Rules
-from extproc.dialects import _chat
+from extproc.dialects import _chat, _messages
 from extproc.dialects.base import Dialect, Fields, Notes
 from extproc.schemas.base import Target
 
@@ -39,7 +39,7 @@ class OpenAI(Dialect):
             return
         model = target.model.removeprefix("ft:")
         reasoning = is_reasoning(model)
-        _chat.drop_thinking(fields, notes)
+        _messages.drop_thinking(fields, notes)
         _chat.drop(fields, _UNKNOWN + (_SAMPLING if reasoning else ("verbosity",)), notes)
         if reasoning:
             _chat.effort(fields, _efforts(model), notes)

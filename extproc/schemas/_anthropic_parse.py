@@ -2,6 +2,7 @@
 
 Source: PyPI anthropic 2.12.0, types/message_create_params.py and types/beta/message_create_params.py. The API versions
 2023-06-01 and 2026-10-21 have the same form; the later one refuses sampling parameters, which is the provider's answer.
+Claude Code has two roles of its own, ctx and msg (as vLLM's reading of it, entrypoints/anthropic/protocol.py): a user's.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _TOOL_FIELDS = frozenset({"name", "description", "input_schema", "strict", "cach
 
 
 class _Message(msgspec.Struct):
-    role: Literal["user", "assistant", "system"]
+    role: Literal["user", "assistant", "system", "ctx", "msg"]
     content: str | list[msgspec.Raw]
 
 
@@ -196,6 +197,6 @@ def _messages(request: _Request, found: Found) -> tuple[Message, ...]:
     if request.system:
         messages.append(Message("system", parse_content(request.system, "system", "system", found)))
     for i, message in enumerate(request.messages):
-        parts = parse_content(message.content, f"messages[{i}].content", message.role, found)
-        messages.append(Message(message.role, parts))
+        role = "user" if message.role in ("ctx", "msg") else message.role
+        messages.append(Message(role, parse_content(message.content, f"messages[{i}].content", role, found)))
     return tuple(messages)

@@ -19,6 +19,7 @@ from extproc.wire.json_splice import TopLevel
 _EFFORT = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 _TIERS = {"auto": "auto", "default": "standard_only"}
 _MAX_USER = 256
+_OFF = {"type": "disabled"}
 
 
 def render_request(conversation: Conversation, target: Target) -> Rendered:
@@ -117,7 +118,7 @@ def _output(body: dict[str, Any], conversation: Conversation, dropped: list[str]
         output["effort"] = _EFFORT[conversation.effort]
         if conversation.effort != output["effort"]:
             emulated.append("effort")
-    elif conversation.effort not in (None, "none"):
+    elif conversation.effort is not None and (conversation.effort, body.get("thinking")) != ("none", _OFF):
         dropped.append("effort")
     if conversation.json_schema is not None:
         output["format"] = {"type": "json_schema", "schema": conversation.json_schema.get("schema") or {}}

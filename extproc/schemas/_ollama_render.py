@@ -74,7 +74,7 @@ def refuses(conversation: Conversation) -> tuple[str, ...]:
         refused.append("max_tokens:0")
     if any(isinstance(part, Image) and part.data is None for part in _shown(conversation)):
         refused.append("image:url")
-    if conversation.tools and all(_untellable(tool) for tool in conversation.tools):
+    if conversation.tools and all(tool.foreign is not None for tool in conversation.tools):
         refused += [label("tool", tool.name) for tool in conversation.tools]
     return labels(refused)
 

@@ -154,7 +154,7 @@ def _tools(body: dict[str, Any], conversation: Conversation, dropped: list[str])
         _tool_choice(body, conversation, dropped)
         if conversation.parallel_tools is not None:
             body["parallel_tool_calls"] = conversation.parallel_tools
-    elif (choice := conversation.tool_choice) is not None and choice.mode in ("any", "tool"):
+    elif (choice := conversation.tool_choice) is not None and (choice.allowed or choice.mode in ("any", "tool")):
         dropped.append("tool_choice")  # OpenAI refuses a choice where there is no tool
 
 

@@ -284,7 +284,10 @@ def render_stream_error(problem: Problem, request_id: str) -> bytes:
     """The event that ends a stream after an error: `response.failed`, which Codex reads, with the error object beside
     the response, at which the official SDKs raise. Its number is above all that came before."""
     told = ANY.decode(render_error(problem, request_id))
-    error = {"code": _FAILED_CODES.get(problem.kind, "server_error"), "message": problem.message}
+    message = problem.message
+    if problem.kind == "rate_limit" and problem.retry_after is not None:
+        message = f"{message} Please try again in {problem.retry_after}s."  # Codex waits as long as these words say
+    error = {"code": _FAILED_CODES.get(problem.kind, "server_error"), "message": message}
     response = envelope(answer_id("", request_id), model="", created=0, status="failed", error=error)
     event = {"type": "response.failed", "response": response, "error": told["error"], "sequence_number": _LAST}
     return b"event: response.failed\ndata: " + encode(event) + b"\n\n"

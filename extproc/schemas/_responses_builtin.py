@@ -47,6 +47,8 @@ CALLS = {"local_shell_call": "local_shell", "shell_call": "shell", "apply_patch_
 """Item type -> tool."""
 OUTPUTS = {"local_shell_call_output": "local_shell", "shell_call_output": "shell",
            "apply_patch_call_output": "apply_patch"}
+ID_PREFIX = {"local_shell_call": "lsh", "shell_call": "sh", "apply_patch_call": "apc"}
+"""Item type -> what the ids of such items begin with: OpenAI refuses any other when the item comes back."""
 _HOSTED = ("container_auto", "container_reference")
 
 

@@ -292,7 +292,8 @@ def _rendered(item: _Item, status: str, *, begun: bool = False) -> Fields:
         case "custom_tool_call":
             return {"id": item.id, "type": item.kind, "status": status, "input": text, **item.call}
         case "builtin" if (call := builtin.write_call(item.call["name"], text)) is not None:
-            return {"id": item.id, **call, "call_id": item.call["call_id"], "status": status}
+            identifier = item.id.replace("fc", builtin.ID_PREFIX[call["type"]], 1)
+            return {"id": identifier, **call, "call_id": item.call["call_id"], "status": status}
         case _:
             arguments = "" if begun else text or "{}"
             return {"id": item.id, "type": "function_call", "status": status, "arguments": arguments, **item.call}

@@ -181,6 +181,8 @@ class Items:
 
     def _foreign(self, item: Item, path: str) -> None:
         kind = item["type"]
+        if kind.startswith((PART, *PART_TYPES)):
+            raise RequestError(f"{path}.type: {kind[:40]} is no item but a part of one", param=f"{path}.type")
         if kind in BOUND:
             self._demands.append(kind)
         part = Foreign(kind, item, SCHEMA)

@@ -57,7 +57,7 @@ def render_request(conversation: Conversation, target: Target) -> Rendered:
         body["instructions"] = items.instructions
     body["input"] = items.out
     _settings(body, conversation, target, dropped, emulated)
-    _reasoning(body, conversation, dropped)
+    _reasoning(body, conversation, dropped, emulated)
     _text(body, conversation)
     render_tools(body, conversation, dropped)
     _extras(body, conversation, dropped)
@@ -133,19 +133,23 @@ def _settings(body: dict[str, Any], conversation: Conversation, target: Target, 
         else:
             dropped.append("user")
     absent = {
-        "stop_sequences": conversation.stop, "seed": conversation.seed is not None, "n": conversation.n != 1,
+        "stop": conversation.stop, "seed": conversation.seed is not None, "n": conversation.n != 1,
         "top_k": conversation.top_k is not None, "thinking_budget": conversation.thinking_budget is not None,
         "cache_control": conversation.system_cache,
     }
     dropped += [name for name, given in absent.items() if given]
 
 
-def _reasoning(body: dict[str, Any], conversation: Conversation, dropped: list[str]) -> None:
+def _reasoning(body: dict[str, Any], conversation: Conversation, dropped: list[str], emulated: list[str]) -> None:
     effort = conversation.effort
     if effort is not None and effort not in _EFFORTS:
         dropped.append("effort")
         effort = None
     off = conversation.thinking == "disabled"
+    if off and effort not in (None, "none"):
+        dropped.append("effort")
+    if conversation.thinking is not None and not off:
+        emulated.append("thinking_mode")  # a model reasons, or not, as its effort says
     reasoning: dict[str, Any] = {}
     if effort is not None or off:
         reasoning["effort"] = "none" if off else effort
@@ -271,10 +275,10 @@ class _Items:
             return builtin.write_output(kind, part.id, "\n".join(texts), part.is_error)
         content = [piece for given in part.parts if (piece := self._content("user", given)) is not None]
         if part.is_error:
-            content.insert(0, {"type": "input_text", "text": "Error: "})
-        only_text = all(piece["type"] == "input_text" for piece in content)
-        plain = len(content) < 2 or part.is_error
-        output: Any = "".join(piece["text"] for piece in content) if only_text and plain else content
+            self._emulated.append("tool_result.is_error")
+            _mark_error(content)
+        plain = len(content) < 2 and all(piece["type"] == "input_text" for piece in content)
+        output: Any = "".join(piece["text"] for piece in content) if plain else content
         return {"type": "custom_tool_call_output" if kind == "custom" else "function_call_output",
                 "call_id": part.id, "output": output}
 
@@ -304,7 +308,7 @@ class _Items:
 
     def _document(self, part: Document) -> dict[str, Any]:
         if part.text is not None:
-            self._emulated.append("document")
+            self._emulated.append("document.text")
             return {"type": "input_text", "text": part.text}
         named = {} if part.name is None else {"filename": part.name}
         if part.data is None:
@@ -322,6 +326,15 @@ class _Items:
 
 
 CALL_TYPES: dict[ToolKind, str] = {"function": "function_call", "custom": "custom_tool_call"}
+
+
+def _mark_error(content: list[dict[str, Any]]) -> None:
+    """Say in the text that a tool failed: its output has no field for that."""
+    for piece in content:
+        if piece["type"] == "input_text":
+            piece["text"] = f"Error: {piece['text']}"
+            return
+    content.insert(0, {"type": "input_text", "text": "Error: "})
 
 
 def _ours(part: Thinking) -> bool:

@@ -143,11 +143,13 @@ def _chosen(choice: object) -> str:
 
 def render_tools(body: dict[str, Any], conversation: Conversation, dropped: list[str]) -> None:
     """Set `tools`, `tool_choice` and `parallel_tool_calls`."""
-    tools = list(_rendered(conversation.tools, dropped))
+    tools, choice = list(_rendered(conversation.tools, dropped)), conversation.tool_choice
     if not tools:
+        if choice is not None and (choice.mode in ("any", "tool") or choice.allowed):
+            dropped.append("tool_choice")
         return
     body["tools"] = tools
-    if (choice := conversation.tool_choice) is not None:
+    if choice is not None:
         _render_choice(body, choice, conversation.tools, dropped)
     if conversation.parallel_tools is not None:
         body["parallel_tool_calls"] = conversation.parallel_tools
@@ -195,7 +197,7 @@ def _render(tool: Tool, dropped: list[str]) -> dict[str, Any]:
         if tool.schema == SCHEMA:
             out |= {key: value for key, value in tool.extra.items() if key != _ABOUT}
         else:
-            dropped += [label("tool", key) for key in tool.extra]
+            dropped += [f"tools.{key}" for key in tool.extra]
     return out
 
 

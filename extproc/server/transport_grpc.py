@@ -27,12 +27,18 @@ class _Channel:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[bytes] = deque()
         self._writing = False
+        self._written: asyncio.Future[None] | None = None
         self.gone = False
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("work in the background failed", exc_info=error)
 
     def reply(self, answers: list[bytes]) -> None:
         if answers and not self.gone:
@@ -41,8 +47,13 @@ class _Channel:
                 self.later(self.flush())
 
     async def send(self, answers: list[bytes]) -> None:
+        """Return when the answers are written, whoever writes them: the stream may end right after."""
         self._queue.extend(answers)
-        await self.flush()
+        if self._writing:
+            self._written = self._written or self._loop.create_future()
+            await self._written
+        else:
+            await self.flush()
 
     async def flush(self) -> None:
         if self._writing:
@@ -55,6 +66,9 @@ class _Channel:
             self.gone = True  # the peer left; `closed` tells the stream
         finally:
             self._writing = False
+            if self._written is not None and not self._written.done():
+                self._written.set_result(None)
+            self._written = None
 
 
 class GrpcTransport:

@@ -42,19 +42,20 @@ class _Server:
             self._ask("/v1/models"), self._ask("/props"), self._ask("/api/version"), self._ask("/version"))
         models = [model for model in _objects(listed.get("data")) if isinstance(model.get("id"), str)]
         settings = _object(props.get("default_generation_settings"))
+        names = tuple(model["id"] for model in models)
         if settings or any(model.get("owned_by") == "llamacpp" for model in models):
-            return Detected("llamacpp", _llamacpp(models, settings, props))
+            return Detected("llamacpp", _llamacpp(models, settings, props), names)
         if isinstance(ollama.get("version"), str):
-            return Detected("ollama", await self._ollama())
+            return Detected("ollama", await self._ollama(), names)
         if not isinstance(listed.get("data"), list):
             return None
         contexts = _told(models, "max_model_len", "context_length", "loaded_context_length")
         if any(model.get("owned_by") == "vllm" for model in models) or ("version" in version and contexts):
-            return Detected("vllm", contexts)
+            return Detected("vllm", contexts, names)
         if not contexts:  # LM Studio tells the contexts of its loaded models on a route of its own
             more = await self._ask("/api/v0/models")
             contexts = _told(_objects(more.get("data")), "loaded_context_length")
-        return Detected("compatible", contexts)
+        return Detected("compatible", contexts, names)
 
     async def _ollama(self) -> dict[str, int]:
         """The contexts of loaded models as they are, of others as their settings say; what neither tells is unknown:

@@ -62,9 +62,9 @@ async def local_servers() -> list[Found]:
 async def _probe(name: str, port: int) -> Found | None:
     url = f"http://127.0.0.1:{port}/v1"
     said = await detect(url)
-    if said is None or not said.contexts:
+    if said is None or not said.models:
         return None  # nothing there, no model server, or one without a model
-    return Found(name, said.dialect, url, "local", next(iter(said.contexts)), note=f"found on port {port}")
+    return Found(name, said.dialect, url, "local", said.models[0], note=f"found on port {port}")
 
 
 def configuration(found: list[Found]) -> str:

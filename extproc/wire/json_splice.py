@@ -13,6 +13,7 @@ from extproc.core.errors import RequestError
 
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _KEY = msgspec.json.Decoder(str)
+_MAX_KEY = 64
 _SPACE = b" \t\r\n"
 
 
@@ -29,7 +30,9 @@ class TopLevel:
         self._body = body
         self._spans: dict[str, tuple[int, int, int]] = {}  # key -> start of key, start of value, end of value
         self._close = 0
-        self._walk(_decode(body))
+        fields = _decode(body)
+        if not self._as_written(fields):
+            self._walk(fields)
 
     def get(self, key: str) -> bytes | None:
         """The exact bytes of a field's value, or None when the field is absent."""
@@ -76,6 +79,31 @@ class TopLevel:
         while position < len(body) and body[position] in _SPACE:
             position += 1
         return position
+
+    def _as_written(self, fields: dict[str, msgspec.Raw]) -> bool:
+        """Find every field's place in a body as JSON libraries write it; False where white space or keys differ.
+
+        The fields written again give exactly this body, so it has each of them once and no other: the last of
+        equal keys alone would be shorter.
+        """
+        body = self._body
+        comma, colon = (b", ", b": ") if body.find(b'": ', 0, _MAX_KEY) > 0 else (b",", b":")
+        pieces: list[bytes] = []
+        spans: dict[str, tuple[int, int, int]] = {}
+        position = 1
+        for key, raw in fields.items():
+            if not key.isidentifier():  # no quote, backslash or control character
+                return False
+            name = b'"%b"' % key.encode()
+            value = position + len(name) + len(colon)
+            end = value + len(bytes(raw))
+            pieces.append(b"%b%b%b" % (name, colon, raw))
+            spans[key] = (position, value, end)
+            position = end + len(comma)
+        if not fields or b"{%b}" % comma.join(pieces) != body:
+            return False
+        self._spans, self._close = spans, position - len(comma)
+        return True
 
     def _walk(self, fields: dict[str, msgspec.Raw]) -> None:
         """Find every field's place. The dict keeps only the last of equal keys, so a value that is not found

@@ -12,12 +12,10 @@ from extproc.core.usage import Tokens
 from extproc.schemas import SCHEMAS
 from extproc.wire.sse import SseDecoder
 from tests.data_plane import upstream as up
+from tests.recordings import exceptions
 
 RECORDED = sorted((Path(__file__).parents[1] / "data" / "recorded").glob("*.json"))
-CANNOT = {
-    "openai_chat.text_response.0": "its body is plain text, no chat answer",
-    "openai_gateway.chat-bad-request.0": "its request holds only an empty message, which Anthropic refuses",
-}
+CANNOT = exceptions("data_plane")
 """Recordings that cannot pass, and why."""
 
 
@@ -69,7 +67,7 @@ def test_same_schema(plane, path):
     request = {**recorded["request"], "model": chain}
     if stream and schema == "openai":
         request["stream_options"] = {"include_usage": True}
-    answer = plane.call("POST", SCHEMAS[schema].chat_path, request, {"anthropic-version": "2023-06-01"})
+    answer = plane.call("POST", SCHEMAS[schema].path, request, {"anthropic-version": "2023-06-01"})
     expected = 502 if recorded["status"] in (401, 403) else recorded["status"]
     assert answer.status == expected, answer.text
     if expected != 502:
@@ -94,7 +92,7 @@ def test_other_schema(plane, path):
         plane.upstream.always[backend] = script
     request = {"model": "oa" if schema == "openai" else "an", "max_tokens": 100, "stream": stream,
                "messages": [{"role": "user", "content": "hi"}]}
-    answer = plane.call("POST", SCHEMAS[other].chat_path, request)
+    answer = plane.call("POST", SCHEMAS[other].path, request)
     if recorded["status"] != 200:
         assert answer.status >= 400
         assert answer.json["error"]["message"]

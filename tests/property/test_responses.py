@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from extproc.core.usage import Tokens
 from extproc.schemas.base import Target
 from extproc.schemas.openai_responses import OpenAIResponses
 from extproc.wire.sse import ServerSentEvent, SseDecoder
+from tests.compare import dialogue, lost, names, told
+from tests.property.test_conversations import CONVERSATIONS
 
 SCHEMA = OpenAIResponses()
 KEYS = st.sampled_from([
@@ -36,10 +39,27 @@ WORDS = st.sampled_from([
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS | st.text(max_size=5)
 VALUES = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=25)
-ITEMS = st.fixed_dictionaries({"type": WORDS}, optional={
-    "role": WORDS, "content": VALUES, "call_id": WORDS, "name": WORDS, "arguments": VALUES, "input": VALUES,
-    "output": VALUES, "action": VALUES, "operation": VALUES, "summary": VALUES, "encrypted_content": VALUES,
-    "id": VALUES, "tools": VALUES, "status": WORDS, "namespace": VALUES})
+TEXTUAL = ("role", "call_id", "name", "status")
+FREE = ("content", "arguments", "input", "output", "action", "operation", "summary", "encrypted_content", "id", "tools",
+        "namespace")
+
+
+@st.composite
+def items(draw: st.DrawFn) -> dict[str, Any]:
+    """Something like an item, of any type and with any fields."""
+    item: dict[str, Any] = {"type": draw(WORDS)}
+    item |= {key: draw(WORDS) for key in draw(st.lists(st.sampled_from(TEXTUAL), unique=True))}
+    return item | {key: draw(VALUES) for key in draw(st.lists(st.sampled_from(FREE), max_size=4, unique=True))}
+
+
+@st.composite
+def wire_events(draw: st.DrawFn) -> dict[str, Any]:
+    """Something like an event of a stream."""
+    event: dict[str, Any] = {"type": draw(WORDS), "output_index": draw(st.integers(0, 2))}
+    if draw(st.booleans()):
+        event["item"] = draw(items())
+    keys = st.sampled_from(["output_index", "delta", "response", "summary_index", "error", "item"])
+    return event | {key: draw(VALUES) for key in draw(st.lists(keys, max_size=3, unique=True))}
 
 
 def refused(request: dict[str, Any]) -> bool:
@@ -57,11 +77,30 @@ def refused(request: dict[str, Any]) -> bool:
     return False
 
 
+@settings(max_examples=300, deadline=None)
+@given(conversation=CONVERSATIONS)
+def test_a_renderer_names_what_it_loses(conversation: c.Conversation) -> None:
+    """Any conversation of any schema, rendered and read again, differs in nothing that was not named."""
+    if "verbosity" in conversation.extras:
+        conversation = msgspec.structs.replace(conversation, extras={**conversation.extras, "verbosity": "low"})
+    rendered = SCHEMA.render_request(conversation, Target("m"))
+    again = SCHEMA.parse_request(rendered.body)
+    named = names(rendered)
+    # A summary is given when it is asked for, or thinking is and nothing is said about showing it.
+    shown = conversation.thinking == "adaptive" and conversation.thinking_display is None
+    assert again.thinking_display == ("summarized" if shown else None)
+    named.add("thinking_display")
+    if (conversation.max_tokens or 16) < 16:
+        assert "max_tokens" in named
+    assert {name for name in lost(conversation, again) if not told(named, name)} == set()
+    assert dialogue(again, named) == dialogue(conversation, named)
+
+
 @settings(max_examples=300)
-@given(items=st.lists(ITEMS, max_size=4))
-def test_any_items_parse_or_are_refused(items: list[Any]) -> None:
+@given(given_items=st.lists(items(), max_size=4))
+def test_any_items_parse_or_are_refused(given_items: list[Any]) -> None:
     """Any items are a conversation that can be rendered and parsed again, or a RequestError."""
-    refused({"model": "m", "input": [{"role": "user", "content": "x"}, *items]})
+    refused({"model": "m", "input": [{"role": "user", "content": "x"}, *given_items]})
 
 
 @given(fields=st.dictionaries(st.sampled_from([
@@ -73,9 +112,7 @@ def test_any_fields_parse_or_are_refused(fields: dict[str, Any]) -> None:
 
 
 @settings(max_examples=300)
-@given(values=st.lists(st.fixed_dictionaries({"type": WORDS}, optional={
-    "output_index": st.integers(0, 2) | LEAVES, "item": ITEMS | VALUES, "delta": VALUES, "response": VALUES,
-    "summary_index": st.integers(0, 2), "error": VALUES}), max_size=6))
+@given(values=st.lists(wire_events(), max_size=6))
 def test_any_event_is_understood_or_refused(values: list[Any]) -> None:
     """Any event gives neutral events or an UpstreamError, and whatever came can be rendered."""
     parser, events = SCHEMA.stream_parser(), []

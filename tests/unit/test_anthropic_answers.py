@@ -214,6 +214,14 @@ class TestAnswersAndErrors:
         assert list(events) == list(SCHEMA.parse_response(again))
         assert {c.Start, c.ThinkingDelta, c.ToolStart, c.Done} <= {type(event) for event in events}
 
+    def test_thinking_blocks_stay_apart(self) -> None:
+        """Each signature closes its own block; what another provider encrypted closes one too, and never leaves."""
+        events = [c.ThinkingDelta("a", "s"), c.ThinkingDelta("b", "t"), c.ThinkingDelta("c"),
+                  c.ThinkingDelta(encrypted="e", id="rs_1"), c.ThinkingDelta("d"), c.Done()]
+        body = json.loads(SCHEMA.render_response(events, model="m", created=1, fallback_id="msg_f"))
+        assert [(block["thinking"], block["signature"]) for block in body["content"]] == [
+            ("a", "s"), ("b", "t"), ("c", ""), ("d", "")]
+
     def test_broken_tool_arguments_stay_visible(self) -> None:
         """Arguments that are no JSON object reach the client as text inside one."""
         events = [c.ToolStart(0, "a", "f"), c.ToolDelta(0, "{oops"), c.Done()]

@@ -92,6 +92,11 @@ class TestParseRequest:
             {"role": "user", "content": "a"}, {"role": "system", "content": "s"}])
         assert (new.thinking, new.extras["service_tier"], new.messages[1].role) == ("between_tools", "default", "system")
 
+    @pytest.mark.parametrize("role", ["ctx", "msg"])
+    def test_roles_of_claude_code(self, role: str) -> None:
+        """The roles that only Claude Code knows are a user's."""
+        assert parse(messages=[{"role": role, "content": "a"}]).messages == (user(c.Text("a")),)
+
     @pytest.mark.parametrize(("fields", "demands", "unmapped"), [
         ({"mcp_servers": [{"type": "url"}], "container": "c"}, ("mcp_servers", "container"), ()),
         ({"mcp_servers": [], "inference_geo": "global", "container": None}, (), ()),
@@ -266,6 +271,12 @@ class TestRenderRequest:
         typed = c.Tool("w", foreign={"type": "w"}, schema="openai")
         assert render(user(c.Text("a")), tools=(typed,), tool_choice=c.ToolChoice("tool", "w"))[1] == (
             "tool:w", "tool_choice")
+
+    def test_detail_of_images(self) -> None:
+        """The detail of an image is dropped by name, but for auto, which says nothing."""
+        image = c.Image("image/png", "QQ==", detail="auto")
+        assert render(user(image))[1] == ()
+        assert render(user(c.Image("image/png", "QQ==", detail="low")))[1] == ("image.detail",)
 
     def test_a_choice_among_some_tools(self) -> None:
         """Only the allowed tools are told, because the schema has no such choice."""

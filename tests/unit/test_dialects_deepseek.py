@@ -140,7 +140,7 @@ def test_documents_become_placeholders() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
     got, notes = adapt(messages=[{"role": "user", "content": [image, {"type": "file", "file": {"file_data": "x"}}]}])
     assert got["messages"][0]["content"] == [image, {"type": "text", "text": "[document]"}]
-    assert notes == Notes(dropped=["foreign:file"])
+    assert notes == Notes(dropped=["documents"])
 
 
 def test_what_deepseek_took_stays() -> None:

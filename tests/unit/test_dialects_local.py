@@ -208,7 +208,7 @@ def test_sampling_of_open_models(dialect: str, sent: dict[str, Any], dropped: li
     ("compatible", "qwen3", {"reasoning_content": "hm"}, []), ("compatible", "kimi-k2", {"reasoning_content": "hm"}, []),
     ("compatible", "openai/gpt-oss-20b", {"reasoning_content": "hm"}, []),
     ("compatible", "openai/gpt-5", {}, ["thinking"]), ("compatible", "mistralai/mistral-small", {}, ["thinking"]),
-    ("vllm", "qwen3", {"reasoning_content": "hm"}, []), ("llamacpp", "qwen3", {"reasoning_content": "hm"}, []),
+    ("vllm", "qwen3", {"reasoning_content": "hm", "reasoning": "hm"}, []), ("llamacpp", "qwen3", {"reasoning_content": "hm"}, []),
     ("ollama-openai", "qwen3", {"reasoning": "hm"}, []),
 ])
 def test_reasoning_in_the_history(dialect: str, model: str, sent: dict[str, Any], dropped: list[str]) -> None:
@@ -225,10 +225,11 @@ AUDIO = {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}
 
 
 @pytest.mark.parametrize(("dialect", "part", "sent", "dropped"), [
-    ("llamacpp", FILE, "[document]", ["foreign:file"]), ("llamacpp", PNG, PNG, []), ("llamacpp", LINK, LINK, []),
-    ("llamacpp", AUDIO, AUDIO, []), ("vllm", FILE, FILE, []), ("compatible", FILE, FILE, []),
-    ("ollama-openai", PNG, PNG, []), ("ollama-openai", LINK, "[image]", ["image.url"]),
-    ("ollama-openai", GIF, "[image]", ["image.media_type"]), ("ollama-openai", FILE, "[document]", ["foreign:file"]),
+    ("llamacpp", FILE, "[document]", ["documents"]), ("llamacpp", PNG, PNG, []), ("llamacpp", LINK, LINK, []),
+    ("llamacpp", AUDIO, AUDIO, []), ("vllm", FILE, "[document]", ["documents"]), ("vllm", AUDIO, AUDIO, []),
+    ("compatible", FILE, FILE, []),
+    ("ollama-openai", PNG, PNG, []), ("ollama-openai", LINK, "[image]", ["image:url"]),
+    ("ollama-openai", GIF, "[image]", ["image:media_type"]), ("ollama-openai", FILE, "[document]", ["documents"]),
     ("ollama-openai", AUDIO, "[audio]", ["foreign:input_audio"]),
     ("ollama-openai", {"type": "image_url", "image_url": PNG["image_url"]["url"]},  # type: ignore[index]
      {"type": "image_url", "image_url": "data:image/png;base64,aGk="}, []),

@@ -96,7 +96,7 @@ def test_marks_of_local_servers() -> None:
     """Servers of open models get their tool calls repaired; only Ollama's OpenAI route cuts prompts silently."""
     assert {n for n, d in DIALECTS.items() if d.repairs} == {"compatible", "vllm", "llamacpp", "ollama", "ollama-openai"}
     assert {n for n, d in DIALECTS.items() if d.silent_truncation} == {"ollama-openai"}
-    assert {n for n, d in DIALECTS.items() if d.verbatim} == {"openai", "anthropic", "ollama"}
+    assert {n for n, d in DIALECTS.items() if d.verbatim} == {"openai", "anthropic", "ollama", "compatible"}
 
 
 @pytest.mark.parametrize(("model", "blind"), [
@@ -111,6 +111,23 @@ def test_deepseek_models_that_cannot_see(model: str, blind: bool, part: c.Part) 
     for client in ("openai", "anthropic"):
         refused = DIALECTS["deepseek"].refuses(conversation, client, Target(model))
         assert refused == (("images",) if blind else ())
+
+
+@pytest.mark.parametrize(("image", "refused"), [
+    (c.Image(data="aGk=", media_type="image/png"), ()), (c.Image(url="https://x/y.png"), ("image:url",)),
+])
+def test_ollama_fetches_no_images(image: c.Image, refused: tuple[str, ...]) -> None:
+    """An image by URL, also one in a tool result, is not for Ollama's OpenAI route, whoever asks."""
+    for part in (image, c.ToolResult("1", (image,))):
+        conversation = c.Conversation("m", (c.Message("user", (part,)),))
+        for client in ("openai", "anthropic"):
+            assert DIALECTS["ollama-openai"].refuses(conversation, client, Target("m")) == refused
+
+
+def test_documents() -> None:
+    """These take no PDF in the form that OpenAI's schema has for it."""
+    assert {n for n, d in DIALECTS.items() if "documents" in d.lacks} == {
+        "deepseek", "mistral", "ollama", "ollama-openai", "vllm", "llamacpp"}
 
 
 JSON = st.recursive(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from extproc.core.errors import RequestError
@@ -27,6 +29,17 @@ def test_edits_touch_nothing_else(replace: dict[str, bytes], remove: list[str], 
     assert expected == TopLevel(BODY).edit(replace, remove)
 
 
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (",", ": "), (" ,", ":")])
+def test_any_common_layout_is_edited_in_place(separators: tuple[str, str]) -> None:
+    """Bodies as JSON libraries lay them out are edited like any other, whatever their values hold."""
+    value = {"model": "m", "a": [1, {"x": ": "}], "t": 'say ", "b": 1', "\u00e9": None}
+    body = json.dumps(value, separators=separators, ensure_ascii=False).encode()
+    old, new = f'"model"{separators[1]}"m"'.encode(), f'"model"{separators[1]}"new"'.encode()
+    assert TopLevel(body).edit({"model": b'"new"'}) == body.replace(old, new)
+    assert TopLevel(body).get("t") == b'"say \\", \\"b\\": 1"'
+    assert json.loads(TopLevel(body).edit({}, ["a"])) == {k: v for k, v in value.items() if k != "a"}
+
+
 def test_empty_object_takes_a_field() -> None:
     """A field is put into an empty object without a comma."""
     assert TopLevel(b"{ }").edit({"m": b"1"}) == b'{ "m":1}'
@@ -41,7 +54,8 @@ def test_get_returns_exact_bytes() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b'{"a":1,"a":1}', b'{"a":12,"a":1}', b'{"a":1,"a":12}', b'{"a":[],"b":2,"\\u0061":1}', b'{"a":"x","a":{}}'],
+    [b'{"a":1,"a":1}', b'{"a":12,"a":1}', b'{"a":1,"a":12}', b'{"a":[],"b":2,"\\u0061":1}', b'{"a":"x","a":{}}',
+     b'{"a":1,"b":2,"a":1}', b'{"a": 1, "a": 1}'],
 )
 def test_duplicate_field_is_refused(body: bytes) -> None:
     """A field given twice is an attack on parsers that differ, however it is spelled."""

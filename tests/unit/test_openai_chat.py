@@ -284,7 +284,7 @@ class TestRenderRequest:
         flat = {"type": "grammar", "definition": "x", "syntax": "lark"}
         body, dropped = render(talk(
             c.Message("assistant", (c.ToolUse("c", "patch", "raw", kind="custom"),)),
-            tools=(c.Tool("patch", kind="custom", format=flat), c.Tool("f", extra={"defer_loading": True})),
+            tools=(c.Tool("patch", kind="custom", format=flat), c.Tool("f", cache={}, extra={"defer_loading": True})),
             tool_choice=c.ToolChoice("auto", allowed=("patch", "f"))))
         assert body["tools"][0] == {"type": "custom", "custom": {"name": "patch", "format": {
             "type": "grammar", "grammar": {"definition": "x", "syntax": "lark"}}}}
@@ -292,7 +292,7 @@ class TestRenderRequest:
             {"type": "custom", "custom": {"name": "patch"}}, {"type": "function", "function": {"name": "f"}}]}}
         assert body["messages"][0]["tool_calls"] == [
             {"id": "c", "type": "custom", "custom": {"name": "patch", "input": "raw"}}]
-        assert dropped == ("tools.defer_loading",)
+        assert dropped == ("cache_control", "tools.defer_loading")
 
     def test_foreign_parts_go_home_only(self) -> None:
         """A part of this schema is sent as it came, one of another schema is dropped by name."""
