@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from extproc.config import BackendConfig, GatewayConfig, KeyConfig, ModelConfig
+from extproc.core.identity import Caller
 from extproc.core.pricing import FREE, Price, Rate, per_million
 from extproc.dialects import DIALECTS, by_host
 
@@ -76,10 +77,14 @@ class Runtime:
             self.chains[name] = self._add(name, [self._backend(entry) for entry in entries])
         for name in config.backends:
             self.pins[name] = self._add(f"pin.{name}", [self._backend(f"{name}/{ANY}")])
-        self.keys = {bytes.fromhex(key.sha256): key for key in config.auth.keys}
+        self.callers = {bytes.fromhex(key.sha256): self._caller(key) for key in config.auth.keys}
+        self.anybody = Caller(config.auth.org)
         failover = config.failover
         self.first_event_ms = str(int(failover.first_event_timeout * 1000))
         self.answer_ms = str(int(failover.answer_timeout * 1000))
+        self.prices_matter = config.money.unknown_price == "refuse" and any(b.usd is not None for b in config.budgets)
+        self.has_money = bool(config.budgets or config.limits)
+        self.denies = (config.money.store_down or ("deny" if config.budgets else "allow")) == "deny"
 
     def _backend(self, entry: str) -> Backend:
         if entry not in self.backends:
@@ -109,7 +114,7 @@ class Runtime:
         )
 
     def dialect(self, name: str) -> str:
-        """The dialect of a backend: as configured, as its host tells, as it said itself, else its schema's plain one."""
+        """The dialect of a backend: as configured, as its host tells, as it said itself, else the plain one."""
         backend = self.config.backends[name]
         given, schema = backend.dialect, backend.schema_
         if given is not None:
@@ -160,9 +165,13 @@ class Runtime:
             return models[model]
         return next((route for pattern, route in models.items() if fnmatchcase(model, pattern)), None)
 
-    def key(self, secret: str) -> KeyConfig | None:
+    def caller(self, secret: str) -> Caller | None:
         """Look a gateway key up by its hash: the time taken tells nothing about the key."""
-        return self.keys.get(hashlib.sha256(secret.encode()).digest())
+        return self.callers.get(hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest())
+
+    def _caller(self, key: KeyConfig) -> Caller:
+        routes = None if key.routes is None else tuple(key.routes)
+        return Caller(self.config.auth.org, key.team, key.project, key.user, key.name, routes)
 
 
 def digest(*parts: str) -> str:

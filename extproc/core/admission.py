@@ -12,13 +12,16 @@ from functools import lru_cache
 import msgspec
 
 from extproc.config import BudgetConfig, LimitConfig
-from extproc.core.bound import LEAST_OUTPUT, Bound, option_of
+from extproc.core.bound import LEAST_OUTPUT, Bound, need, option_of
+from extproc.core.errors import RequestError
 from extproc.ledger.limits import rate_limit
-from extproc.ledger.money import LARGEST, Option, RateLimit, Unit
+from extproc.ledger.money import Option, RateLimit, Unit
 from extproc.ledger.tables import Entry, Table
-from extproc.runtime import Backend, Chain, Runtime
+from extproc.runtime import ANY, Backend, Chain, Runtime
 
 EACH = "*"
+EXPECTED_OUTPUT = 1_000
+"""Output tokens that a rate limit expects of a request which names none; it is trued up at the end."""
 _ALL = "all"
 _PERIOD_MS = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
 _UNITS = {"usd": Unit.USD, "tokens": Unit.TOKENS, "requests": Unit.REQUESTS, "concurrent": Unit.CONCURRENT}
@@ -34,17 +37,25 @@ class Identity(msgspec.Struct, frozen=True):
     key: str = ""
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """What a reservation asks for: budgets (their windows come with the store's clock), rate limits, and options.
+class Shared(msgspec.Struct, frozen=True):
+    """The rate limits of one backend and its model; `moves`: where one is reached, the next backend serves."""
 
-    `chains` are the options' own, in their order; `shared` the limits of backends and models that the first chain's
-    backends take, with what a refusal there means.
+    scope: str
+    limits: tuple[RateLimit, ...]
+    moves: bool
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a reservation asks for; its budgets and their windows come with the store's table and clock.
+
+    `chains` are the options' own, in their order; `shared` has an entry for every backend of every chain, or none.
     """
 
-    entries: tuple[Entry, ...]
+    who: Identity
     limits: tuple[RateLimit, ...]
     options: tuple[Option, ...]
     chains: tuple[Chain, ...]
+    shared: tuple[tuple[Shared, ...], ...] = ()
 
 
 def _hash(text: str) -> str:
@@ -107,8 +118,8 @@ def limits_for(limits: Iterable[LimitConfig], who: Identity, tokens: int) -> tup
     return tuple(found)
 
 
-def shared_limits(limits: Iterable[LimitConfig], backend: Backend, tokens: int) -> tuple[tuple[RateLimit, ...], bool]:
-    """The rate limits of a backend and its model, and whether one that is reached means the next backend."""
+def shared_limits(limits: Iterable[LimitConfig], backend: Backend, tokens: int) -> Shared:
+    """The rate limits of a backend and its model for a request of about so many tokens."""
     found: list[RateLimit] = []
     moves = False
     for limit in limits:
@@ -117,7 +128,19 @@ def shared_limits(limits: Iterable[LimitConfig], backend: Backend, tokens: int) 
         if limit.per is not None and own and value in (EACH, own):
             found.append(_rate(limit, f"{dimension}.{_hash(own)}", tokens))
             moves = moves or limit.then == "next"
-    return tuple(found), moves
+    return Shared(f"be:{backend.name}", tuple(found), moves)
+
+
+def plan_for(runtime: Runtime, who: Identity, chain: Chain, model: str, bound: Bound, asked: int | None,
+             tokens: int) -> Plan:
+    """What a request of this identity asks for; `tokens` is the estimate that rate limits take."""
+    limits = runtime.config.limits
+    options, chains = options_for(runtime, chain, model, bound, asked)
+    expected = tokens + (asked if asked is not None else EXPECTED_OUTPUT)
+    shared: tuple[tuple[Shared, ...], ...] = ()
+    if any(limit.for_.pair()[0] in ("backend", "model") for limit in limits):
+        shared = tuple(tuple(shared_limits(limits, b, expected) for b in option.backends) for option in chains)
+    return Plan(who, limits_for(limits, who, expected), options, chains, shared)
 
 
 def _rate(limit: LimitConfig, whose: str, tokens: int) -> RateLimit:
@@ -129,30 +152,52 @@ def _rate(limit: LimitConfig, whose: str, tokens: int) -> RateLimit:
     return msgspec.structs.replace(made, cost=min(made.cost, made.burst))
 
 
-def options_for(runtime: Runtime, chain: Chain, bound: Bound, asked: int | None, clamp: bool,
+def options_for(runtime: Runtime, chain: Chain, model: str, bound: Bound, asked: int | None,
                 ) -> tuple[tuple[Option, ...], tuple[Chain, ...]]:
     """The ways to serve a request, dearest first: the whole chain, without its dearest backends, what costs nothing.
 
-    `asked`: the output tokens the client named. They are lowered to what is affordable only with `clamp`; where the
-    client named none, what is affordable is granted.
+    `asked`: the output tokens the client named. They are lowered to what is affordable only with `money.clamp`; where
+    the client named none, what is affordable is granted.
     """
     want = asked if asked is not None else max(backend.default_max_tokens for backend in chain.backends)
-    least = want if asked is not None and not clamp else min(want, LEAST_OUTPUT)
+    least = want if asked is not None and not runtime.config.money.clamp else min(want, LEAST_OUTPUT)
     keep = list(chain.backends)
     options: list[Option] = []
     chains: list[Chain] = []
     while keep:
-        option = option_of(bound, keep, least, min(want, LARGEST))
+        option = option_of(bound, resolved(runtime, keep, model), least, want)
         if not options or option != options[-1]:
             options.append(option)
             chains.append(runtime.part(chain, keep) if len(keep) < len(chain.backends) else chain)
-        dearest = max(keep, key=lambda backend: option_of(bound, [backend], least, want).nano_usd(want))
-        if option_of(bound, [dearest], least, want).nano_usd(want) == 0:
+        costs = {backend.id: _cost(runtime, backend, model, bound, want) for backend in keep}
+        dearest = max(keep, key=lambda backend: costs[backend.id])
+        if costs[dearest.id] == 0:
             break
         keep.remove(dearest)
     return tuple(options), tuple(chains)
 
 
-def unpriced(chain: Chain) -> list[Backend]:
-    """The backends of a chain whose price nobody knows."""
-    return [backend for backend in chain.backends if backend.price is None]
+def _cost(runtime: Runtime, backend: Backend, model: str, bound: Bound, output: int) -> int:
+    return need(bound, resolved(runtime, [backend], model)[0], output).nano_usd
+
+
+def priced(runtime: Runtime, chain: Chain, model: str) -> Chain:
+    """The chain without the backends whose price nobody knows, where a dollar budget is in force.
+
+    Raises:
+        RequestError: none is left.
+    """
+    if not runtime.prices_matter:
+        return chain
+    actual = resolved(runtime, chain.backends, model)
+    keep = [backend for backend, known in zip(chain.backends, actual, strict=True) if known.price is not None]
+    if not keep:
+        raise RequestError(
+            f"the price of {', '.join(b.id for b in actual)} is unknown, and a dollar budget is in force; give it as "
+            "usd_per_million_input and usd_per_million_output in gateway.yaml", kind="quota", param="model")
+    return chain if len(keep) == len(chain.backends) else runtime.part(chain, keep)
+
+
+def resolved(runtime: Runtime, backends: Iterable[Backend], model: str) -> list[Backend]:
+    """The backends with the model that the client named where they take any."""
+    return [runtime.resolve(backend.name, model) if backend.model == ANY else backend for backend in backends]

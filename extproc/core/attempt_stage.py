@@ -14,6 +14,7 @@ import msgspec
 from extproc import names
 from extproc.core import pricing
 from extproc.core.answer import Reading, StreamAnswer, WholeAnswer
+from extproc.core.bound import need
 from extproc.core.dispatch import Said, prepare
 from extproc.core.errors import GatewayError, Kind, Problem, UpstreamError
 from extproc.core.events import (
@@ -44,6 +45,7 @@ from extproc.core.signals import BYTES_PER_TOKEN
 from extproc.core.toolbox import Filter, Restorer
 from extproc.core.usage import Tokens
 from extproc.dialects.fim import PlainText
+from extproc.ledger.money import Need
 from extproc.runtime import ANY, Runtime
 from extproc.schemas import CLIENTS, PROVIDERS
 from extproc.schemas.base import ClientSchema
@@ -187,12 +189,22 @@ class AttemptStage:
         if not carried.reserved:
             self._begun = True
             return [Proceed("request_headers")]
-        return [Begin(self._number, self._backend.name, self._model), Proceed("request_headers")]
+        return [Begin(self._number, self._backend.name, self._model, self._need(carried)), Proceed("request_headers")]
+
+    def _need(self, carried: Carried) -> Need | None:
+        """The most that this attempt can cost; None where no budget is in force."""
+        if carried.bound is None or carried.ask is None:
+            return None
+        return need(carried.bound, self._backend, carried.granted)
 
     def _on_begun(self, event: Begun) -> list[Action]:
         if event.code == "GONE":
             self._state, self._settled = "over", True
             return [self._reply(Problem("unavailable", "the reservation of this request is gone; send it again"))]
+        if event.code == "BUDGET":
+            self._state, self._settled = "over", True
+            return [self._reply(Problem("quota", "the budget does not cover another attempt at this request",
+                                        should_retry=False))]
         self._begun, self._known = True, event.code == "OK"
         return self._dispatch() if self._body is not None else []
 

@@ -7,9 +7,12 @@ from typing import Literal
 
 import msgspec
 
+from extproc.core.admission import Plan, Shared
+from extproc.core.bound import Bound
 from extproc.core.conversation import Conversation
 from extproc.core.errors import Problem
 from extproc.core.usage import Tokens
+from extproc.ledger.money import Ask, Grant, Need
 
 # ---------------------------------------------------------------------------------------- events
 
@@ -53,15 +56,23 @@ class ResponseTrailers(msgspec.Struct, frozen=True):
 
 
 class Reserved(msgspec.Struct, frozen=True):
-    """The ledger answered `Reserve`: granted or gone; `unavailable` when it could not be asked."""
+    """The ledger answered `Reserve`; `unavailable` when it could not be asked.
 
-    code: Literal["OK", "GONE", "unavailable"]
+    With a plan: `grant` and the `ask` it answers; `skipped` backends of the granted chain are over a limit of theirs.
+    """
+
+    code: Literal["OK", "GONE", "EMPTY", "LOG_FULL", "LIMIT", "BUDGET", "unavailable"]
+    grant: Grant | None = None
+    ask: Ask | None = None
+    skipped: int = 0
+    taken: Shared | None = None
+    """The limits of the first backend that the request takes part of."""
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """The ledger answered `Begin`."""
+    """The ledger answered `Begin`. BUDGET: what the attempt may cost is not funded."""
 
-    code: Literal["OK", "GONE", "unavailable"]
+    code: Literal["OK", "GONE", "BUDGET", "unavailable"]
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -150,9 +161,10 @@ class Admission(msgspec.Struct, frozen=True):
 
 
 class Reserve(msgspec.Struct, frozen=True):
-    """Open the reservation; `Reserved` follows."""
+    """Open the reservation; `Reserved` follows. `plan`: what it asks of budgets and rate limits."""
 
     admission: Admission
+    plan: Plan | None = None
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -161,6 +173,8 @@ class Begin(msgspec.Struct, frozen=True):
     attempt: int
     backend: str
     model: str
+    need: Need | None = None
+    """The most that the attempt can cost, where budgets apply."""
 
 
 Outcome = Literal["exact", "estimated", "failed"]
@@ -191,6 +205,7 @@ class Finish(msgspec.Struct, frozen=True):
 
     wait: bool
     status: int
+    org: str = "default"
 
 
 class Warn(msgspec.Struct, frozen=True):
@@ -231,6 +246,12 @@ class Carried(msgspec.Struct, frozen=True, rename="camel"):
     admission: Admission
     query: str = ""
     passed: Mapping[str, str] = {}
+    ask: Ask | None = None
+    """The budgets and limits that the request was admitted with; None: no money is at stake."""
+    taken: Shared | None = None
+    bound: Bound | None = None
+    granted: int = 0
+    """The output tokens that were paid for: what is sent as the limit. 0: the client's own, if any."""
     backends: int = 1
     """How many backends the chain has: the last one's attempt has nothing to fail over to."""
     reserved: bool = True

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import msgspec
 
 from extproc import names
-from extproc.config import KeyConfig
-from extproc.core import routing, signals
+from extproc.core import charging, routing, signals
+from extproc.core.admission import Identity, Plan, plan_for, priced, resolved
+from extproc.core.bound import Bound, bound_of
 from extproc.core.complexity import Scorer
 from extproc.core.conversation import Conversation
 from extproc.core.dispatch import passed
@@ -42,12 +43,23 @@ from extproc.core.events import (
     pack,
     whole_number,
 )
-from extproc.runtime import Runtime
+from extproc.core.identity import ANYBODY
+from extproc.runtime import Chain, Runtime
 from extproc.schemas import CLIENTS
 from extproc.schemas.base import ClientSchema
+from extproc.tokens import TEMPLATE_CEILING
 from extproc.wire.json_splice import TopLevel
 
 JSON = {"content-type": "application/json"}
+
+
+class _Asking(msgspec.Struct, frozen=True):
+    """What is kept of a request until money for it is granted. `weighed`: its prompt was counted exactly."""
+
+    conversation: Conversation
+    bound: Bound
+    tokens: int
+    weighed: bool = False
 
 
 class RequestStage:
@@ -59,10 +71,12 @@ class RequestStage:
         self._schema: ClientSchema = CLIENTS["openai"]
         self._endpoint: Endpoint | None = None
         self._headers: Mapping[str, str] = {}
-        self._key: KeyConfig | None = None
+        self._caller = ANYBODY
         self._decision: routing.Decision | None = None
         self._carried: Carried | None = None
         self._reserved = False
+        self._asking: _Asking | None = None
+        self._granted: Reserved | None = None
 
     def receive(self, event: Event, now: int) -> list[Action]:
         """Take one event. Whatever the client sent wrong becomes a Reply; nothing else is raised."""
@@ -86,6 +100,8 @@ class RequestStage:
                 return self._on_finished(event)
             case Counted() if self._state == "counting":
                 return self._on_counted(event)
+            case Counted() if self._state == "weighing":
+                return self._on_weighed(event)
             case Closed():
                 return self._on_closed()
             case ResponseHeaders() if self._state in ("headers", "body", "reserving"):
@@ -129,14 +145,15 @@ class RequestStage:
 
     def _authenticate(self) -> None:
         """Check the gateway key on the headers alone, so that the body of a stranger is never read."""
+        self._caller = self._runtime.anybody
         if self._runtime.config.auth.mode == "none":
             return
         bearer = self._headers.get("authorization", "")
         secrets = [bearer[7:].strip()] if bearer[:7].lower() == "bearer " else []
         secrets += [self._headers["x-api-key"]] if "x-api-key" in self._headers else []
         for secret in secrets:
-            if (key := self._runtime.key(secret)) is not None:
-                self._key = key
+            if (caller := self._runtime.caller(secret)) is not None:
+                self._caller = caller
                 return
         said = "is not a valid gateway key" if secrets else "is missing: send Authorization: Bearer KEY or x-api-key"
         raise RequestError(f"the API key {said}", kind="authentication")
@@ -161,10 +178,10 @@ class RequestStage:
         assert self._endpoint is not None
         TopLevel(event.body)  # a field given twice would be read one way here and another way by a provider
         conversation = self._schema.parse_request(event.body)
-        facts = signals.extract(conversation, len(event.body), self._endpoint.route, self._headers,
-                                self._key.name if self._key else "", self._key.team if self._key else "default")
-        decision = routing.decide(self._runtime, facts, conversation, self._scorer,
-                                  self._key.routes if self._key else None, self._schema.name)
+        caller = self._caller
+        facts = signals.extract(conversation, len(event.body), self._endpoint.route, self._headers, caller.key,
+                                caller.team)
+        decision = routing.decide(self._runtime, facts, conversation, self._scorer, caller.routes, self._schema.name)
         self._decision = decision
         if decision.count_here:
             self._state = "counting"
@@ -177,30 +194,55 @@ class RequestStage:
             query=self._headers.get(":path", "").partition("?")[2],
             passed=passed(self._schema.name, self._headers), backends=len(decision.chain.backends),
         )
+        if self._runtime.has_money:
+            self._asking = _Asking(conversation, bound_of(conversation, event.body), facts.input_tokens)
+        return self._reserve()
+
+    def _reserve(self) -> list[Action]:
+        assert self._carried is not None
         self._state, self._reserved = "reserving", True
-        return [Reserve(admission)]
+        return [Reserve(self._carried.admission, self._plan())]
+
+    def _plan(self) -> Plan | None:
+        """What the request asks of budgets and limits; None where there are none."""
+        asking, decision = self._asking, self._decision
+        if asking is None or decision is None or self._carried is None:
+            return None
+        who = self._carried.admission
+        identity = Identity(who.org, who.team, who.project, who.user, who.key)
+        return plan_for(self._runtime, identity, priced(self._runtime, decision.chain, decision.model), decision.model,
+                        asking.bound, asking.conversation.max_tokens, asking.tokens)
 
     def _admission(self, decision: routing.Decision, conversation: Conversation) -> Admission:
-        key = self._key
+        caller = self._caller
+        # A key that belongs to a project spends for it alone, whatever a header says.
+        project = caller.project or self._headers.get("x-extproc-project", "")[:64]
         return Admission(
-            org=self._runtime.config.auth.org, team=key.team if key else "default",
-            project=self._headers.get("x-extproc-project", "")[:64] or (key.project if key else ""),
-            user=key.user if key else "", key=key.name if key else "", route=decision.route, reason=decision.reason,
-            model=conversation.model[:128], schema=self._schema.name, stream=conversation.stream,
+            org=caller.org, team=caller.team, project=project, user=caller.user, key=caller.key, route=decision.route,
+            reason=decision.reason, model=conversation.model[:128], schema=self._schema.name,
+            stream=conversation.stream,
         )
 
     def _on_reserved(self, event: Reserved) -> list[Action]:
         if event.code == "GONE":
             raise GatewayError(Problem("unavailable", "the reservation of this request is gone; send it again"))
         assert self._carried is not None and self._decision is not None
+        if event.code == "unavailable" and self._runtime.denies:
+            self._reserved = False
+            raise GatewayError(Problem("unavailable", "the ledger cannot be reached, and budgets are in force; try "
+                                       "again shortly", retry_after=2, should_retry=True))
+        if event.code not in ("OK", "unavailable"):
+            return self._on_refused(event)
         self._state, self._reserved = "waiting", event.code == "OK"
         warn: list[Action] = []
         if not self._reserved:
             warn.append(Warn("the store did not answer a reservation; the request goes on and is recorded later"))
-        chain = self._decision.chain
+        chain = self._chain(event)
+        self._asking = None
         return [*warn, Proceed(
             "request_body", clear_route=True,
-            decision=pack(msgspec.structs.replace(self._carried, reserved=self._reserved)),
+            decision=pack(msgspec.structs.replace(
+                self._carried, reserved=self._reserved, backends=len(chain.backends))),
             set={
                 names.CLUSTER: chain.cluster,
                 names.MAX_RETRIES: str(len(chain.backends) - 1),
@@ -209,6 +251,45 @@ class RequestStage:
                     else self._runtime.answer_ms,
             },
         )]
+
+    def _chain(self, event: Reserved) -> Chain:
+        """The chain that was granted, and what the attempts must know of the grant."""
+        assert self._decision is not None and self._carried is not None
+        if event.grant is None or self._asking is None:
+            return self._decision.chain
+        self._granted = event
+        plan = self._plan()
+        assert plan is not None
+        chain = plan.chains[event.grant.option - 1]
+        if event.skipped:
+            chain = self._runtime.part(chain, list(chain.backends[event.skipped:]))
+        self._carried = msgspec.structs.replace(
+            self._carried, ask=event.ask, taken=event.taken, bound=self._asking.bound,
+            granted=event.grant.max_tokens)
+        return chain
+
+    def _on_refused(self, event: Reserved) -> list[Action]:
+        """Refuse, unless an exact count of the prompt may show that it fits."""
+        asking, decision = self._asking, self._decision
+        assert asking is not None and decision is not None and event.grant is not None
+        # What backends share is asked for last: then the reservation stands, and is given back.
+        self._reserved = event.code == "LIMIT" and event.grant.option > 0
+        model = charging.exact_model(resolved(self._runtime, decision.chain.backends, decision.model))
+        if event.code == "BUDGET" and not asking.weighed and asking.bound.passes == 0 and model is not None:
+            self._state = "weighing"
+            return [Count(asking.conversation, model)]
+        problem = charging.refused(event, int(self._rid[-2:], 16) / 255)
+        self._state = "over"
+        return [*self._finish(wait=False, status=problem.http_status), self._reply(problem)]
+
+    def _on_weighed(self, event: Counted) -> list[Action]:
+        """Ask again with the prompt's exact count as its bound."""
+        asking = self._asking
+        assert asking is not None
+        tokens = min(asking.bound.tokens, event.tokens + event.tokens // 20 + TEMPLATE_CEILING)
+        self._asking = msgspec.structs.replace(
+            asking, bound=msgspec.structs.replace(asking.bound, tokens=tokens), weighed=True)
+        return self._reserve()
 
     def _on_counted(self, event: Counted) -> list[Action]:
         """Answer a token count that no backend of the route can give."""
@@ -219,7 +300,8 @@ class RequestStage:
 
     def _finish(self, *, wait: bool, status: int) -> list[Action]:
         """Say finish to a ledger that took the reservation."""
-        return [Finish(wait=wait, status=status)] if self._reserved else []
+        org = self._carried.admission.org if self._carried is not None else self._caller.org
+        return [Finish(wait=wait, status=status, org=org)] if self._reserved else []
 
     # ------------------------------------------------------------------------------------ response
 
@@ -272,6 +354,9 @@ class RequestStage:
         if self._decision is not None:
             told[names.ROUTE] = header_text(self._decision.route)
             told[names.REASON] = header_text(self._decision.reason)
+        granted = self._granted
+        if granted is not None and granted.grant is not None and granted.ask is not None:
+            told |= charging.told(granted.grant, granted.ask, self._schema.family)
         return told
 
     def _reply(self, problem: Problem) -> Reply:

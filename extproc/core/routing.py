@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from extproc.config import WhenConfig
@@ -34,7 +36,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def decide(runtime: Runtime, signals: Signals, conversation: Conversation, scorer: Scorer,
-           allowed: list[str] | None = None, client: str = "openai") -> Decision:
+           allowed: Sequence[str] | None = None, client: str = "openai") -> Decision:
     """Choose the chain for a request in the schema `client`.
 
     Raises:

@@ -50,6 +50,8 @@ class Dialect:
     """Whether tool calls may leak as text and are repaired."""
     lacks: ClassVar[frozenset[str]] = frozenset()
     """Features (as in gateway.yaml) that no model of it has."""
+    max_tokens_only: ClassVar[bool] = False
+    """Whether max_completion_tokens is unknown to it."""
     silent_truncation: ClassVar[bool] = False
     """Whether a prompt over the context is cut without a word: such a backend gets only what surely fits."""
     hosts: ClassVar[tuple[str, ...]] = ()

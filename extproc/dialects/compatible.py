@@ -26,6 +26,7 @@ class Compatible(Dialect):
     name = "compatible"
     native = frozenset({"embeddings"})
     repairs = True
+    max_tokens_only = True
 
     def adapt(self, fields: Fields, wire: str, target: Target, notes: Notes) -> None:
         """Say the request in the words that all such servers know."""

@@ -6,16 +6,33 @@ Every call may be repeated blindly after a timeout: reserve is idempotent by req
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, overload
 
 import msgspec
+
+from extproc.ledger.money import (
+    Account,
+    Adjusted,
+    Ask,
+    Audit,
+    Begun,
+    Budget,
+    Ended,
+    Grant,
+    Need,
+    Noted,
+    Published,
+    RateLimit,
+    Taken,
+    TrueUp,
+)
 
 LEASE_MS = 120_000
 """How long a reservation lives without a sign of life (renewed while a stream runs)."""
 
 ReserveCode = Literal["OK", "GONE"]
 BeginCode = Literal["OK", "GONE"]
-EndCode = Literal["DONE", "OPEN", "DUP", "LATE", "ORPHAN"]
+EndCode = Literal["DONE", "OPEN", "DUP", "LATE", "ORPHAN", "TOO_OLD"]
 FinishCode = Literal["DONE", "OPEN", "DUP"]
 ExpireCode = Literal["LIVE", "DONE", "DUP"]
 
@@ -52,25 +69,86 @@ class Settlement(msgspec.Struct, frozen=True):
 
 
 class Ledger(Protocol):
-    """One org's reservations, usage stream and rollups."""
+    """One org's reservations, usage stream and rollups.
 
-    async def reserve(self, org: str, rid: bytes, admission: bytes, lease_ms: int = LEASE_MS) -> ReserveCode:
+    Without an ask, a need and an account the calls only record; a struct comes back where money went in.
+    """
+
+    @overload
+    async def reserve(self, org: str, rid: bytes, admission: bytes, lease_ms: int = LEASE_MS) -> ReserveCode: ...
+
+    @overload
+    async def reserve(
+        self, org: str, rid: bytes, admission: bytes, lease_ms: int = LEASE_MS, *, ask: Ask
+    ) -> Grant: ...
+
+    async def reserve(
+        self, org: str, rid: bytes, admission: bytes, lease_ms: int = LEASE_MS, *, ask: Ask | None = None
+    ) -> ReserveCode | Grant:
         """Open a reservation before anything is dispatched. `admission` is a serialized Admission."""
         ...
 
+    @overload
     async def begin(
         self, org: str, rid: bytes, attempt: int, need: bytes, lease_ms: int = LEASE_MS
-    ) -> BeginCode:
+    ) -> BeginCode: ...
+
+    @overload
+    async def begin(
+        self,
+        org: str,
+        rid: bytes,
+        attempt: int,
+        need: bytes,
+        lease_ms: int = LEASE_MS,
+        *,
+        bound: Need,
+        row: RollupRow,
+    ) -> Begun: ...
+
+    async def begin(
+        self,
+        org: str,
+        rid: bytes,
+        attempt: int,
+        need: bytes,
+        lease_ms: int = LEASE_MS,
+        *,
+        bound: Need | None = None,
+        row: RollupRow | None = None,
+    ) -> BeginCode | Begun:
         """Announce an attempt before its dispatch. `need`: serialized Attempt to record if its worker dies.
 
+        `bound` is what is charged then, on `row`; what the hold does not cover is topped up, all or nothing.
         GONE: the reservation is missing, closed or expired, or this attempt has ended: do not dispatch.
         """
         ...
 
+    @overload
     async def end(
         self, org: str, rid: bytes, attempt: int, settlement: Settlement, *, final: bool
-    ) -> EndCode:
-        """Settle an attempt, exactly once. `final`: no attempt follows (it delivered the answer)."""
+    ) -> EndCode: ...
+
+    @overload
+    async def end(
+        self, org: str, rid: bytes, attempt: int, settlement: Settlement, *, final: bool, account: Account
+    ) -> Ended: ...
+
+    async def end(
+        self,
+        org: str,
+        rid: bytes,
+        attempt: int,
+        settlement: Settlement,
+        *,
+        final: bool,
+        account: Account | None = None,
+    ) -> EndCode | Ended:
+        """Settle an attempt, exactly once. `final`: no attempt follows (it delivered the answer).
+
+        The reservation's budgets are charged in any case; the account saves a round trip, names the budgets of an
+        orphan, and corrects rate limits.
+        """
         ...
 
     async def finish(self, org: str, rid: bytes) -> tuple[FinishCode, list[bytes]]:
@@ -82,7 +160,7 @@ class Ledger(Protocol):
         ...
 
     async def expire(self, org: str, rid: bytes) -> ExpireCode:
-        """Close one reservation whose lease is over: its open attempts are recorded as EXPIRED."""
+        """Close one reservation whose lease is over: its open attempts are charged in full, as EXPIRED."""
         ...
 
     async def sweep(self, org: str, limit: int = 200) -> int:
@@ -91,4 +169,54 @@ class Ledger(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+        ...
+
+
+class Treasury(Ledger, Protocol):
+    """The ledger with what operators, the exporter and shared limits need."""
+
+    async def publish(self, org: str, table: bytes, expected: int, changed: dict[str, int]) -> Published:
+        """Put a budget table in force if the one in force has the epoch `expected` (0: there is none).
+
+        `changed`: new limit by budget id, written into the windows that exist. From the return on no reservation
+        under the old table is granted.
+        """
+        ...
+
+    async def table(self, org: str) -> tuple[int, bytes]:
+        """Return the epoch in force and its table; (0, b"") when the store has none."""
+        ...
+
+    async def adjust(
+        self,
+        org: str,
+        adjust_id: bytes,
+        admission: bytes,
+        row: RollupRow,
+        budgets: tuple[Budget, ...],
+        nano_usd: int,
+        tokens: int = 0,
+    ) -> Adjusted:
+        """Correct budgets by hand, once per id (16 bytes like a rid). A window may not fall below zero."""
+        ...
+
+    async def note(
+        self, org: str, rid: bytes, admission: bytes, row: RollupRow, limits: tuple[RateLimit, ...] = ()
+    ) -> Noted:
+        """Record a request that was answered without an attempt (a cache hit): rate limits count it, money not."""
+        ...
+
+    async def audit(self, org: str) -> Audit:
+        """Return all windows of the org at one moment."""
+        ...
+
+    async def take(self, scope: str, limits: tuple[RateLimit, ...]) -> Taken:
+        """Take rate limits shared by all orgs (of one backend or model), all or nothing.
+
+        Not idempotent: a call repeated after a timeout may take twice. These are rates, never money.
+        """
+        ...
+
+    async def give_back(self, scope: str, true_ups: tuple[TrueUp, ...]) -> None:
+        """Correct what was taken of shared limits to what was used; 0 where nothing was sent."""
         ...

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine
+import re
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any, cast, overload
+
+import msgspec
 
 from extproc.ledger.base import (
     LEASE_MS,
@@ -25,10 +28,16 @@ from extproc.ledger.base import (
     RollupRow,
     Settlement,
 )
-from extproc.ledger.link import Link, Reply, Word
+from extproc.ledger.cluster import Door, NotReplicated, Wait, open_door
+from extproc.ledger.link import Reply, Word
+from extproc.ledger.money import Account, Ask, Begun, Crossing, Ended, Grant, Need
 from extproc.pb import usage_pb2 as pb
 
 KEEP_ROLLUPS_S = 400 * 86_400
+LONGEST_LOG = 2_000_000
+"""Records in the stream at which admission closes: the exporter has stopped."""
+MOST_ROWS = 100_000
+"""Rollup rows a day; what comes after is summed in one row `other`."""
 SUMS = ("requests", "input", "output", "cost", "unpriced")
 """Fields of a rollup row that are amounts; the others are its dimensions."""
 
@@ -36,37 +45,55 @@ SUMS = ("requests", "input", "output", "cost", "unpriced")
 class Script:
     """A Lua script, called by its digest; its text is sent only where the digest is unknown."""
 
-    def __init__(self, name: str, keys: int, *, closes: bool = False, allow_oom: bool = False) -> None:
+    def __init__(
+        self, name: str, keys: int, *parts: str, closes: bool = False, allow_oom: bool = False
+    ) -> None:
         folder = files("extproc.ledger") / "lua"
         # Nothing could be released on a full server if closing were refused there.
         flags = "#!lua flags=allow-oom\n" if closes or allow_oom else "#!lua\n"
-        shared = (folder / "close.lua").read_text() if closes else ""
-        self.text = flags + shared + (folder / f"{name}.lua").read_text()
-        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        names = ("base", *parts, *(("close",) if closes else ()), name)
+        self.use(flags + "".join((folder / f"{part}.lua").read_text() for part in names))
         self.keys = keys
 
-    def run(self, link: Link, *words: Word, keys: int | None = None) -> asyncio.Future[Reply]:
+    def use(self, text: str) -> None:
+        """Take this text from now on."""
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def run(self, link: Door, *words: Word, keys: int | None = None, durable: bool = False) -> asyncio.Future[Reply]:
+        """Call the script; `durable`: its effect must survive a fail-over, else the future raises."""
         count = self.keys if keys is None else keys
-        return link.call(("EVALSHA", self.sha, count, *words), ("EVAL", self.text, count, *words))
+        call = link.call_durable if durable else link.call
+        return call(("EVALSHA", self.sha, count, *words), ("EVAL", self.text, count, *words))
 
 
-_RESERVE = Script("reserve", 3)
-_BEGIN = Script("begin", 2)
-_END = Script("end", 6, closes=True)
+_RESERVE = Script("reserve", 3, "gcra")
+_BEGIN = Script("begin", 2, "rows")
+_END = Script("end", 8, "gcra", "rows", closes=True)
 _FINISH = Script("finish", 4, closes=True)
 _EXPIRE = Script("expire", 4, closes=True)
 _RENEW = Script("renew", 1, allow_oom=True)
+_DUE = Script("due", 1, allow_oom=True)
 
 
 class _Keys:
     """Key names of one org."""
 
-    __slots__ = ("leases", "log", "prefix")
+    __slots__ = ("epoch", "leases", "log", "prefix", "table", "windows")
 
     def __init__(self, org: str) -> None:
         self.prefix = f"{{{org}}}:"
         self.leases = self.prefix + "x"
         self.log = self.prefix + "log"
+        self.epoch = self.prefix + "e"
+        self.table = self.prefix + "t"
+        self.windows = self.prefix + "w"
+
+    def window(self, name: str) -> str:
+        return f"{self.prefix}b:{name}"
+
+    def limit(self, name: str) -> str:
+        return f"{self.prefix}g:{name}"
 
     def reservation(self, rid_hex: str) -> str:
         return f"{self.prefix}r:{rid_hex}"
@@ -78,12 +105,16 @@ class _Keys:
     def rows(self, day: str) -> str:
         return f"{self.prefix}ui:{day}"
 
+    def rollup(self, day: str, row_id: str) -> tuple[str, str, str]:
+        """A row, the day's list of rows, and the row for what is beyond the list's end."""
+        return f"{self.prefix}u:{day}:{row_id}", f"{self.prefix}ui:{day}", f"{self.prefix}u:{day}:other"
+
     def row(self, day: str, row_id: str) -> str:
         return f"{self.prefix}u:{day}:{row_id}"
 
 
 @lru_cache(maxsize=1024)
-def _keys(org: str) -> _Keys:
+def keys_of(org: str) -> _Keys:
     return _Keys(org)
 
 
@@ -108,6 +139,12 @@ def _identity(org: str, row: RollupRow) -> bytes:
     return who.SerializeToString()
 
 
+_pack = msgspec.msgpack.Encoder().encode
+_grant = msgspec.msgpack.Decoder(Grant).decode
+_begun = msgspec.msgpack.Decoder(Begun).decode
+_ended = msgspec.msgpack.Decoder(Ended).decode
+
+
 def orphan_admission(org: str, rid: bytes, settlement: Settlement) -> bytes:
     """Return what an `end` knows of a request whose reservation was lost: the id and who pays."""
     request_id = (settlement.request_id or rid.hex()).encode()
@@ -116,23 +153,88 @@ def orphan_admission(org: str, rid: bytes, settlement: Settlement) -> bytes:
 
 
 class RedisLedger(Ledger):
-    """One pipelined connection for all orgs; a call that fails raises LedgerUnavailable and nothing else."""
+    """One pipelined connection per server; a call that fails raises LedgerUnavailable and nothing else."""
 
-    def __init__(self, url: str, *, connect_timeout: float = 0.1, call_timeout: float = 0.25) -> None:
-        self._link = Link(url, connect_timeout=connect_timeout, call_timeout=call_timeout)
-        for script in (_RESERVE, _BEGIN, _END, _FINISH, _EXPIRE, _RENEW):
+    def __init__(
+        self,
+        url: str,
+        *,
+        connect_timeout: float = 0.1,
+        call_timeout: float = 0.25,
+        wait: Wait = 0,
+        patience: float | None = None,
+        longest_log: int = LONGEST_LOG,
+        most_rows: int = MOST_ROWS,
+        on_crossed: Callable[[str, tuple[Crossing, ...]], None] | None = None,
+    ) -> None:
+        """`on_crossed` is told the soft limits that finish, expire and sweep cross; an `end` returns its own."""
+        self._wait, self.longest_log, self.most_rows = wait, longest_log, most_rows
+        self._on_crossed = on_crossed
+        self._link: Door = open_door(
+            url, connect_timeout=connect_timeout, call_timeout=call_timeout, wait=wait, patience=patience
+        )
+        for script in (_RESERVE, _BEGIN, _END, _FINISH, _EXPIRE, _RENEW, _DUE):
             self._link.greet_with("SCRIPT", "LOAD", script.text)
         self._announced: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def reserve(self, org: str, rid: bytes, admission: bytes, lease_ms: int = LEASE_MS) -> ReserveCode:
+    @property
+    def door(self) -> Door:
+        """Return the connection; calls that are not in this class share it."""
+        return self._link
+
+    @property
+    def waits(self) -> bool:
+        """Whether holds must be confirmed by replicas."""
+        return self._wait != 0
+
+    @overload
+    async def reserve(self, org: str, rid: bytes, admission: bytes, lease_ms: int = LEASE_MS) -> ReserveCode: ...
+
+    @overload
+    async def reserve(
+        self, org: str, rid: bytes, admission: bytes, lease_ms: int = LEASE_MS, *, ask: Ask
+    ) -> Grant: ...
+
+    async def reserve(
+        self, org: str, rid: bytes, admission: bytes, lease_ms: int = LEASE_MS, *, ask: Ask | None = None
+    ) -> ReserveCode | Grant:
         """Open a reservation."""
-        keys, rid_hex = _keys(org), rid.hex()
-        reply = _RESERVE.run(
-            self._link, keys.reservation(rid_hex), keys.leases, keys.tombs(rid), rid_hex, admission, lease_ms
-        )
+        keys = keys_of(org)
+        fixed = (keys.reservation(rid.hex()), keys.leases, keys.tombs(rid))
         self._announce(org)
-        return cast("ReserveCode", (await reply).decode())
+        if ask is None:
+            reply = _RESERVE.run(self._link, *fixed, rid, admission, lease_ms, durable=self.waits)
+            return cast("ReserveCode", (await self._or_finish(org, rid, reply)).decode())
+        prefix = keys.prefix
+        declared = (
+            *fixed,
+            keys.epoch,
+            keys.log,
+            keys.windows,
+            *[f"{prefix}b:{budget.id}:{budget.start_ms}" for budget in ask.budgets],
+            *[f"{prefix}g:{limit.id}" for limit in ask.limits],
+        )
+        reply = _RESERVE.run(
+            self._link,
+            *declared,
+            rid,
+            admission,
+            lease_ms,
+            self.longest_log,
+            _pack(ask),
+            keys=len(declared),
+            durable=self.waits,
+        )
+        return _grant(await self._or_finish(org, rid, reply))
+
+    async def _or_finish(self, org: str, rid: bytes, reply: asyncio.Future[Reply]) -> Reply:
+        """A hold that a fail-over could lose is given back and not granted."""
+        try:
+            return await reply
+        except NotReplicated:
+            await self.finish(org, rid)
+            raise
 
     def _announce(self, org: str) -> None:
         """List the org for sweepers: another slot, so not in the script. Again on every new connection."""
@@ -141,31 +243,106 @@ class RedisLedger(Ledger):
             self._announced = {known for known in self._announced if known[1] == mark[1]} | {mark}
             self._link.call(("SADD", "orgs", org)).add_done_callback(_ignore_failure)
 
+    @overload
     async def begin(
         self, org: str, rid: bytes, attempt: int, need: bytes, lease_ms: int = LEASE_MS
-    ) -> BeginCode:
-        """Announce an attempt."""
-        keys, rid_hex = _keys(org), rid.hex()
-        reply = _BEGIN.run(
-            self._link, keys.reservation(rid_hex), keys.leases, rid_hex, attempt, need, lease_ms
-        )
-        return cast("BeginCode", (await reply).decode())
+    ) -> BeginCode: ...
 
+    @overload
+    async def begin(
+        self,
+        org: str,
+        rid: bytes,
+        attempt: int,
+        need: bytes,
+        lease_ms: int = LEASE_MS,
+        *,
+        bound: Need,
+        row: RollupRow,
+    ) -> Begun: ...
+
+    async def begin(
+        self,
+        org: str,
+        rid: bytes,
+        attempt: int,
+        need: bytes,
+        lease_ms: int = LEASE_MS,
+        *,
+        bound: Need | None = None,
+        row: RollupRow | None = None,
+    ) -> BeginCode | Begun:
+        """Announce an attempt."""
+        keys, rid_hex = keys_of(org), rid.hex()
+        durable = self.waits
+        if bound is None or row is None:
+            reply = _BEGIN.run(
+                self._link, keys.reservation(rid_hex), keys.leases, rid, attempt, need, lease_ms, durable=durable
+            )
+            return cast("BeginCode", (await reply).decode())
+        row_id, dimensions = row_words(row)
+        declared = (keys.reservation(rid_hex), keys.leases, *keys.rollup(row.day, row_id))
+        words = (
+            rid, attempt, need, lease_ms, bound.nano_usd, bound.tokens,
+            self.most_rows, row_id, KEEP_ROLLUPS_S, *dimensions,
+        )  # fmt: skip
+        return _begun(await self.declaring(_BEGIN, declared, (), words, durable=durable))
+
+    async def declaring(
+        self,
+        script: Script,
+        fixed: tuple[Word, ...],
+        more: tuple[Word, ...],
+        words: tuple[Word, ...],
+        *,
+        durable: bool = False,
+    ) -> Any:
+        """Call a script; where it finds that it needs other keys than `more`, again with those declared."""
+        while True:
+            count = len(fixed) + len(more)
+            reply = await script.run(self._link, *fixed, *more, *words, keys=count, durable=durable)
+            if not isinstance(reply, list) or not reply or reply[0] != b"KEYS":
+                return cast("Any", reply)
+            more = tuple(cast("list[bytes]", reply)[1:])
+
+    @overload
     async def end(
         self, org: str, rid: bytes, attempt: int, settlement: Settlement, *, final: bool
-    ) -> EndCode:
+    ) -> EndCode: ...
+
+    @overload
+    async def end(
+        self, org: str, rid: bytes, attempt: int, settlement: Settlement, *, final: bool, account: Account
+    ) -> Ended: ...
+
+    async def end(
+        self,
+        org: str,
+        rid: bytes,
+        attempt: int,
+        settlement: Settlement,
+        *,
+        final: bool,
+        account: Account | None = None,
+    ) -> EndCode | Ended:
         """Settle an attempt."""
-        keys, rid_hex, row = _keys(org), rid.hex(), settlement.row
+        keys, row = keys_of(org), settlement.row
         row_id, dimensions = row_words(row)
-        reply = _END.run(
-            self._link,
-            keys.reservation(rid_hex),
+        fixed = (
+            keys.reservation(rid.hex()),
             keys.leases,
             keys.tombs(rid),
             keys.log,
-            keys.row(row.day, row_id),
-            keys.rows(row.day),
-            rid_hex,
+            *keys.rollup(row.day, row_id),
+            keys.windows,
+        )
+        budgets: tuple[Word, ...] = ()
+        if account is not None:
+            prefix = keys.prefix
+            budgets = tuple([f"{prefix}b:{budget.id}:{budget.start_ms}" for budget in account.budgets])
+            fixed = (*fixed, *[f"{prefix}g:{entry.id}" for entry in account.true_ups])
+        words = (
+            rid,
             attempt,
             settlement.attempt,
             int(final),
@@ -173,32 +350,39 @@ class RedisLedger(Ledger):
             "" if settlement.cost is None else settlement.cost,
             settlement.input_tokens,
             settlement.output_tokens,
+            self.most_rows,
             row_id,
             KEEP_ROLLUPS_S,
+            "" if account is None else _pack(account),
             *dimensions,
         )
-        return cast("EndCode", (await reply).decode())
+        if account is None:  # a reservation with budgets takes a second round trip, which must not be given up
+            reply = await self.keep(self.declaring(_END, fixed, (), words))
+            return cast("EndCode", reply.decode())
+        return _ended(await self.declaring(_END, fixed, budgets, words))
 
     async def finish(self, org: str, rid: bytes) -> tuple[FinishCode, list[bytes]]:
         """Say that no further attempt can come."""
-        code, blobs = await self._keep(self._close_with(_FINISH, org, rid.hex(), _keys(org).tombs(rid)))
+        code, blobs, crossed = await self.keep(self._close_with(_FINISH, org, rid))
+        self._tell(org, crossed)
         return cast("FinishCode", code.decode()), blobs
 
     async def expire(self, org: str, rid: bytes) -> ExpireCode:
         """Close one reservation whose lease is over."""
-        (code,) = await self._keep(self._close_with(_EXPIRE, org, rid.hex(), _keys(org).tombs(rid)))
+        code, crossed = await self.keep(self._close_with(_EXPIRE, org, rid))
+        self._tell(org, crossed)
         return cast("ExpireCode", code.decode())
 
-    async def _close_with(self, script: Script, org: str, rid_hex: str, tombs: str) -> list[Any]:
-        """Run finish or expire; if the request has to be counted on a row, again with that row's key."""
-        keys = _keys(org)
-        words = (keys.reservation(rid_hex), keys.leases, tombs, keys.log)
-        reply: list[Any] = await script.run(self._link, *words, rid_hex)
-        while reply[0] == b"ROW":  # again if yet another attempt ended between the two
-            reply = await script.run(self._link, *words, reply[1], rid_hex, keys=5)
-        return reply
+    def _tell(self, org: str, crossed: list[Any]) -> None:
+        if crossed and self._on_crossed is not None:
+            self._on_crossed(org, tuple(Crossing(window.decode(), percent) for window, percent in crossed))
 
-    async def _keep(self, work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+    async def _close_with(self, script: Script, org: str, rid: bytes) -> list[Any]:
+        keys = keys_of(org)
+        fixed = (keys.reservation(rid.hex()), keys.leases, keys.tombs(rid), keys.log)
+        return await self.declaring(script, fixed, (), (rid,))
+
+    async def keep(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Await work that outlives its caller's cancellation (a single round trip needs no such care)."""
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
@@ -212,16 +396,12 @@ class RedisLedger(Ledger):
     async def renew(self, org: str, rids: list[bytes], lease_ms: int = LEASE_MS) -> None:
         """Extend the leases of requests that are still running."""
         if rids:
-            await _RENEW.run(self._link, _keys(org).leases, lease_ms, *(rid.hex() for rid in rids))
+            await _RENEW.run(self._link, keys_of(org).leases, lease_ms, *rids)
 
     async def sweep(self, org: str, limit: int = 200) -> int:
         """Expire what is over, at most `limit`; any number of sweepers may run at once."""
-        seconds, micros = await self._link.call(("TIME",))
-        now = int(seconds) * 1000 + int(micros) // 1000
-        due: list[bytes] = await self._link.call(
-            ("ZRANGEBYSCORE", _keys(org).leases, "-inf", now, "LIMIT", 0, limit)
-        )
-        codes = await asyncio.gather(*(self.expire(org, bytes.fromhex(rid.decode())) for rid in due))
+        due: list[bytes] = await _DUE.run(self._link, keys_of(org).leases, limit)
+        codes = await asyncio.gather(*(self.expire(org, rid) for rid in due))
         return sum(code == "DONE" for code in codes)
 
     async def orgs(self) -> list[str]:
@@ -234,26 +414,39 @@ class RedisLedger(Ledger):
         Raises LedgerMisconfigured when the server may evict keys: a spend would be forgotten silently.
         """
         try:
-            reply: list[bytes] = await self._link.call(("CONFIG", "GET", "maxmemory-policy"))
+            replies: list[list[bytes]] = await self._link.each(("CONFIG", "GET", "maxmemory-policy"))
         except LedgerUnavailable as exc:
             if not str(exc).startswith(("NOPERM", "ERR")):
                 raise
             return f"cannot verify that maxmemory-policy is noeviction: {exc}"
-        policy = reply[1].decode() if len(reply) > 1 else "unknown"
-        if policy != "noeviction":
-            raise LedgerMisconfigured(
-                f"maxmemory-policy is {policy!r}; the ledger needs 'noeviction': evicting forgets spend"
-            )
+        for reply in replies:
+            policy = reply[1].decode() if len(reply) > 1 else "unknown"
+            if policy != "noeviction":
+                raise LedgerMisconfigured(
+                    f"maxmemory-policy is {policy!r}; the ledger needs 'noeviction': evicting forgets spend"
+                )
+        return await self._replication_warning()
+
+    async def _replication_warning(self) -> str | None:
+        counts = [
+            int(found[1]) if (found := re.search(rb"connected_slaves:(\d+)", info)) else 0
+            for info in await self._link.each(("INFO", "replication"))
+        ]
+        most = max(counts)
+        if most > 0 and self._wait == 0:
+            return f"the store has {most} replicas and no call waits for them: a fail-over may forget holds"
+        if isinstance(self._wait, int) and most > self._wait:
+            return f"the store has {most} replicas, calls wait for {self._wait}: the wrong one may be promoted"
         return None
 
     async def records(self, org: str, count: int = 100) -> list[pb.UsageRecord]:
         """Return the last `count` records of the org's stream, newest last."""
-        entries: list[Any] = await self._link.call(("XREVRANGE", _keys(org).log, "+", "-", "COUNT", count))
+        entries: list[Any] = await self._link.call(("XREVRANGE", keys_of(org).log, "+", "-", "COUNT", count))
         return [pb.UsageRecord.FromString(fields[1]) for _, fields in reversed(entries)]
 
     async def rollups(self, org: str, day: str) -> list[dict[str, str | int]]:
         """Return the day's rollup rows."""
-        keys = _keys(org)
+        keys = keys_of(org)
         ids: list[bytes] = await self._link.call(("SMEMBERS", keys.rows(day)))
         rows = await asyncio.gather(
             *(self._link.call(("HGETALL", keys.row(day, row_id.decode()))) for row_id in sorted(ids))

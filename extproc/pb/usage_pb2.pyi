@@ -52,7 +52,7 @@ class Admission(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., org: _Optional[str] = ..., team: _Optional[str] = ..., project: _Optional[str] = ..., user: _Optional[str] = ..., key: _Optional[str] = ..., route: _Optional[str] = ..., reason: _Optional[str] = ..., model_asked: _Optional[str] = ..., client_schema: _Optional[str] = ..., stream: _Optional[bool] = ..., admitted_unix_ms: _Optional[int] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("number", "backend", "model_used", "outcome", "status", "error_type", "tokens", "cost_nano_usd", "duration_ms", "time_to_first_token_ms", "error_body", "model_reported", "finish_reason")
+    __slots__ = ("number", "backend", "model_used", "outcome", "status", "error_type", "tokens", "cost_nano_usd", "duration_ms", "time_to_first_token_ms", "error_body", "model_reported", "finish_reason", "price_version", "counterfactual_nano_usd")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNSPECIFIED: _ClassVar[Attempt.Outcome]
@@ -78,6 +78,8 @@ class Attempt(_message.Message):
     ERROR_BODY_FIELD_NUMBER: _ClassVar[int]
     MODEL_REPORTED_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    PRICE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COUNTERFACTUAL_NANO_USD_FIELD_NUMBER: _ClassVar[int]
     number: int
     backend: str
     model_used: str
@@ -91,14 +93,28 @@ class Attempt(_message.Message):
     error_body: str
     model_reported: str
     finish_reason: str
-    def __init__(self, number: _Optional[int] = ..., backend: _Optional[str] = ..., model_used: _Optional[str] = ..., outcome: _Optional[_Union[Attempt.Outcome, str]] = ..., status: _Optional[int] = ..., error_type: _Optional[str] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., cost_nano_usd: _Optional[int] = ..., duration_ms: _Optional[int] = ..., time_to_first_token_ms: _Optional[int] = ..., error_body: _Optional[str] = ..., model_reported: _Optional[str] = ..., finish_reason: _Optional[str] = ...) -> None: ...
+    price_version: str
+    counterfactual_nano_usd: int
+    def __init__(self, number: _Optional[int] = ..., backend: _Optional[str] = ..., model_used: _Optional[str] = ..., outcome: _Optional[_Union[Attempt.Outcome, str]] = ..., status: _Optional[int] = ..., error_type: _Optional[str] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., cost_nano_usd: _Optional[int] = ..., duration_ms: _Optional[int] = ..., time_to_first_token_ms: _Optional[int] = ..., error_body: _Optional[str] = ..., model_reported: _Optional[str] = ..., finish_reason: _Optional[str] = ..., price_version: _Optional[str] = ..., counterfactual_nano_usd: _Optional[int] = ...) -> None: ...
 
 class UsageRecord(_message.Message):
-    __slots__ = ("state", "admission", "attempts")
+    __slots__ = ("state", "admission", "attempts", "delta_nano_usd", "delta_tokens", "unfunded_nano_usd", "budgets", "option", "max_tokens")
     STATE_FIELD_NUMBER: _ClassVar[int]
     ADMISSION_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    DELTA_NANO_USD_FIELD_NUMBER: _ClassVar[int]
+    DELTA_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    UNFUNDED_NANO_USD_FIELD_NUMBER: _ClassVar[int]
+    BUDGETS_FIELD_NUMBER: _ClassVar[int]
+    OPTION_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     state: str
     admission: Admission
     attempts: _containers.RepeatedCompositeFieldContainer[Attempt]
-    def __init__(self, state: _Optional[str] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ...) -> None: ...
+    delta_nano_usd: int
+    delta_tokens: int
+    unfunded_nano_usd: int
+    budgets: _containers.RepeatedScalarFieldContainer[str]
+    option: int
+    max_tokens: int
+    def __init__(self, state: _Optional[str] = ..., admission: _Optional[_Union[Admission, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[Attempt, _Mapping]]] = ..., delta_nano_usd: _Optional[int] = ..., delta_tokens: _Optional[int] = ..., unfunded_nano_usd: _Optional[int] = ..., budgets: _Optional[_Iterable[str]] = ..., option: _Optional[int] = ..., max_tokens: _Optional[int] = ...) -> None: ...

@@ -40,6 +40,8 @@ class Target(msgspec.Struct, frozen=True):
     max_output: int | None = None
     default_max_tokens: int = 16384
     context: int | None = None
+    granted: int | None = None
+    """The output tokens that were paid for; sent as the limit."""
 
 
 class StreamDecoder(Protocol):
@@ -111,6 +113,8 @@ class ProviderSchema(ABC):
     name: ClassVar[str]
     path: ClassVar[str]
     content_type: ClassVar[str] = "text/event-stream"
+    limits: ClassVar[tuple[str, ...]] = ("max_tokens",)
+    """The fields of a request that limit its output; the first is the one to use."""
 
     @abstractmethod
     def render_request(self, conversation: Conversation, target: Target) -> Rendered:

@@ -37,6 +37,7 @@ class CountTokens(AnthropicMessages):
 
     name = "count_tokens"
     path = "/v1/messages/count_tokens"
+    limits = ()
 
     def parse_request(self, body: bytes) -> Conversation:
         """Parse a client's request; raise RequestError naming the field when it is wrong."""

@@ -55,6 +55,7 @@ class Embeddings(Schema):
 
     name = "embeddings"
     path = "/v1/embeddings"
+    limits = ()
 
     def __init__(self) -> None:
         self._chat = OpenAIChat()

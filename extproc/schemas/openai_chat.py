@@ -24,6 +24,7 @@ class OpenAIChat(Schema):
 
     name = "openai"
     path = "/v1/chat/completions"
+    limits = ("max_completion_tokens", "max_tokens")
 
     def parse_request(self, body: bytes) -> Conversation:
         """Parse a client's request; raise RequestError naming the field when it is wrong."""

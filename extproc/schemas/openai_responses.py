@@ -26,6 +26,7 @@ class OpenAIResponses(Schema):
 
     name = "responses"
     path = "/v1/responses"
+    limits = ("max_output_tokens",)
     family = "openai"
 
     def parse_request(self, body: bytes) -> Conversation:

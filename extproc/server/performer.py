@@ -17,10 +17,12 @@ import msgspec
 from extproc.core import events as ev
 from extproc.core.attempt_stage import AttemptStage
 from extproc.core.errors import Problem
-from extproc.ledger.base import LEASE_MS, Ledger, LedgerUnavailable, RollupRow, Settlement
+from extproc.ledger.base import LEASE_MS, LedgerUnavailable, RollupRow, Settlement, Treasury
+from extproc.ledger.money import Account, Ended
 from extproc.pb import usage_pb2 as pb
 from extproc.runtime import Runtime
 from extproc.server.seam import Channel
+from extproc.server.treasurer import Treasurer, true_up
 from extproc.telemetry import metrics
 from extproc.telemetry.tracing import Tracing
 from extproc.tokens import counter
@@ -82,8 +84,8 @@ class Watched(Protocol):
 class Performer:
     """One per worker."""
 
-    def __init__(self, runtimes: Runtimes, ledger: Ledger, tracing: Tracing) -> None:
-        self.runtimes, self._ledger, self._tracing = runtimes, ledger, tracing
+    def __init__(self, runtimes: Runtimes, ledger: Treasury, tracing: Tracing, treasurer: Treasurer) -> None:
+        self.runtimes, self._ledger, self._tracing, self._treasurer = runtimes, ledger, tracing, treasurer
         self._streams: set[Watched] = set()
         self._do: dict[type, Callable[..., None]] = {
             ev.Reserve: self._reserve, ev.Begin: self._begin, ev.End: self._end, ev.Finish: self._finish,
@@ -117,12 +119,18 @@ class Performer:
         ).SerializeToString()
 
         async def call() -> None:
+            rid = bytes.fromhex(stream.rid)
             try:
-                code = await self._ledger.reserve(admission.org, bytes.fromhex(stream.rid), blob)
+                if action.plan is not None:
+                    reserved = await self._treasurer.reserve(admission.org, rid, blob, action.plan)
+                else:
+                    reserved = ev.Reserved(await self._ledger.reserve(admission.org, rid, blob))
             except LedgerUnavailable:
-                code = "unavailable"
+                reserved = ev.Reserved("unavailable")
             self._tracing.request(stream.rid, admission, stream.trace, now, time.time_ns() // 1_000_000)
-            stream.hear(ev.Reserved(code))
+            if reserved.grant is not None and reserved.grant.sweep:
+                channel.later(self._sweep(admission.org))
+            stream.hear(reserved)
 
         channel.later(call())
 
@@ -132,9 +140,13 @@ class Performer:
                           outcome=pb.Attempt.EXPIRED).SerializeToString()
 
         async def call() -> None:
+            org, rid = carried.admission.org, bytes.fromhex(carried.rid)
             try:
-                rid = bytes.fromhex(carried.rid)
-                code = await self._ledger.begin(carried.admission.org, rid, action.attempt, need)
+                if action.need is None:
+                    code = await self._ledger.begin(org, rid, action.attempt, need)
+                else:
+                    row = _row(carried, action.backend, action.model)
+                    code = (await self._ledger.begin(org, rid, action.attempt, need, bound=action.need, row=row)).code
             except LedgerUnavailable:
                 code = "unavailable"
             stream.hear(ev.Begun(code))
@@ -153,6 +165,10 @@ class Performer:
         # What the ledger never admitted is settled under an id of its own, as an orphan: a reservation that the store
         # executes late, after we gave up on it, then closes unsent and cannot swallow what was used.
         stray = bytes.fromhex(new_id())
+        account = _account(carried, action)
+        if carried.taken is not None and action.attempt == 1:
+            used = (action.tokens.total_input or 0) + (action.tokens.total_output or 0)
+            channel.later(self._treasurer.settle_shared(carried.taken, used))
 
         async def settle() -> None:
             rid = bytes.fromhex(carried.rid) if carried.reserved else stray
@@ -160,7 +176,11 @@ class Performer:
                 need = pb.Attempt(number=action.attempt, outcome=pb.Attempt.EXPIRED).SerializeToString()
                 if await self._ledger.begin(org, rid, action.attempt, need) == "GONE":
                     rid = stray
-            await self._ledger.end(org, rid, action.attempt, settlement, final=action.final)
+            if account is None:
+                await self._ledger.end(org, rid, action.attempt, settlement, final=action.final)
+                return
+            ended = await self._ledger.end(org, rid, action.attempt, settlement, final=action.final, account=account)
+            _tell(org, ended)
 
         async def call() -> None:
             for pause in END_RETRIES:
@@ -176,7 +196,7 @@ class Performer:
         channel.later(call())
 
     def _finish(self, action: ev.Finish, stream: Watched, channel: Channel) -> None:
-        org = self.runtimes.current.config.auth.org
+        org = action.org
         rid = bytes.fromhex(stream.rid)
 
         async def call() -> None:
@@ -227,10 +247,19 @@ class Performer:
             except LedgerUnavailable:
                 _log.warning("the store is not reachable; leases and sweep wait")
 
+    async def _sweep(self, org: str) -> None:
+        try:
+            await self._ledger.sweep(org)
+        except LedgerUnavailable:
+            _log.warning("the store is not reachable; the sweep of %s waits", org)
+
     async def _renew(self) -> None:
-        rids = {s.rid for s in self._streams if s.rid}
-        if rids:
-            await self._ledger.renew(self.runtimes.current.config.auth.org, [bytes.fromhex(r) for r in rids])
+        rids: dict[str, set[str]] = {}
+        for stream in self._streams:
+            if isinstance(stream.stage, AttemptStage) and stream.stage.carried is not None:
+                rids.setdefault(stream.stage.carried.admission.org, set()).add(stream.rid)
+        for org, ids in rids.items():
+            await self._ledger.renew(org, [bytes.fromhex(rid) for rid in ids])
 
 
 def _carried(stream: Watched) -> ev.Carried:
@@ -255,10 +284,30 @@ def _settlement(carried: ev.Carried, end: ev.End) -> Settlement:
         error_body=msgspec.json.encode(end.problem).decode() if end.problem else "",
         model_reported=end.reported_model, finish_reason=end.finish_reason,
     ).SerializeToString()
-    who = carried.admission
-    day = _day(carried.admitted // 86_400_000)
-    row = RollupRow(day, who.team, who.project, who.user, who.key, end.model, end.backend)
+    row = _row(carried, end.backend, end.model)
     return Settlement(blob, end.cost, tokens.total_input or 0, tokens.total_output or 0, row, carried.rid)
+
+
+def _row(carried: ev.Carried, backend: str, model: str) -> RollupRow:
+    who = carried.admission
+    return RollupRow(_day(carried.admitted // 86_400_000), who.team, who.project, who.user, who.key, model, backend)
+
+
+def _account(carried: ev.Carried, end: ev.End) -> Account | None:
+    """What the end brings along where money is at stake: the budgets, and the limits corrected to what was used."""
+    if carried.ask is None:
+        return None
+    used = (end.tokens.total_input or 0) + (end.tokens.total_output or 0)
+    ups = tuple(true_up(limit, used) for limit in carried.ask.limits) if end.final else ()
+    return Account(carried.ask.budgets, ups)
+
+
+def _tell(org: str, ended: Ended) -> None:
+    """Say once that a budget crossed a soft limit, or that a provider billed more than could be funded."""
+    for crossing in ended.crossed:
+        _log.warning("budget %s of %s has reached %d %%", crossing.budget, org, crossing.percent)
+    if ended.unfunded_nano_usd:
+        _log.error("%d n$ of %s are not covered by any budget", ended.unfunded_nano_usd, org)
 
 
 def _finished(attempts: list[bytes]) -> ev.Finished:

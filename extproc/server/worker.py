@@ -14,12 +14,13 @@ from pathlib import Path
 import uvloop
 
 from extproc.config import ConfigError, load
-from extproc.ledger.redis_ledger import RedisLedger
+from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.prices import catalogue
 from extproc.runtime import Detected, Runtime
 from extproc.server.performer import Performer, Runtimes
 from extproc.server.stream import opener
 from extproc.server.transport_grpc import GrpcTransport
+from extproc.server.treasurer import Treasurer
 from extproc.telemetry.tracing import Tracing
 from extproc.up.recognize import read
 
@@ -44,13 +45,14 @@ async def run(config: Path, address: str, redis_url: str, folder: Path) -> None:
     runtimes = Runtimes(runtime)
     telemetry = runtime.config.telemetry
     tracing = Tracing(telemetry.otlp_endpoint, telemetry.service_name)
-    ledger = RedisLedger(redis_url)
-    performer = Performer(runtimes, ledger, tracing)
+    ledger = RedisTreasury(redis_url)
+    treasurer = Treasurer(ledger, runtime, changed_at(config))
+    performer = Performer(runtimes, ledger, tracing, treasurer)
     transport = GrpcTransport(opener(performer), address, runtime.config.max_body + (1 << 20))
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload, runtimes, config, folder)
+    loop.add_signal_handler(signal.SIGHUP, _reload, runtimes, treasurer, config, folder)
     await transport.start()
     watch = asyncio.create_task(performer.run_watch())
     watch.add_done_callback(lambda task: _watch_ended(task, stop))
@@ -71,13 +73,19 @@ def _watch_ended(task: asyncio.Task[None], stop: asyncio.Event) -> None:
         stop.set()
 
 
-def _reload(runtimes: Runtimes, config: Path, folder: Path) -> None:
+def changed_at(config: Path) -> int:
+    """When a configuration was written, in seconds: the generation of its budgets where it names none."""
+    return int(config.stat().st_mtime)
+
+
+def _reload(runtimes: Runtimes, treasurer: Treasurer, config: Path, folder: Path) -> None:
     """Swap the runtime whole; a bad file is refused and the old one stays."""
     try:
         runtimes.swap(compile_runtime(config, folder, read(config)))
     except ConfigError as error:
         _log.error("the new configuration is refused, the old one stays: %s", error)
         return
+    treasurer.swap(runtimes.current, changed_at(config))
     _log.info("configuration %s in force", runtimes.current.generation)
 
 

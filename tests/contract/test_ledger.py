@@ -3,56 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_servers import Server, binary
 
-from extproc.ledger.base import EndCode, LedgerMisconfigured, LedgerUnavailable, RollupRow, Settlement
-from extproc.ledger.memory import MemoryLedger
+from extproc.ledger.base import EndCode, LedgerMisconfigured, LedgerUnavailable, Settlement
+from extproc.ledger.memory_treasury import MemoryTreasury
 from extproc.ledger.redis_ledger import RedisLedger
+from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.pb import usage_pb2 as pb
-
-Store = MemoryLedger | RedisLedger
-SERVERS = [
-    "valkey",
-    pytest.param("redis", marks=pytest.mark.skipif(binary("redis") is None, reason="no redis-server here")),
-]
-DAY = "2026-11-23"
-ROW = RollupRow(DAY, "core", "search", "ann", "k1", "qwen3", "local")
-OTHER_ROW = RollupRow(DAY, "core", "search", "ann", "k1", "gpt-5-mini", "openai")
-OVER = 0
-"""A lease that is over at once."""
-_serial = itertools.count()
-
-
-def make_rid() -> bytes:
-    now = time.time_ns() // 1_000_000
-    return now.to_bytes(6, "big") + b"\x70\x00\x80" + next(_serial).to_bytes(6, "big") + b"\x2a"
-
-
-def admission(rid: bytes) -> bytes:
-    # Long enough for a length of two bytes in the record that Lua builds.
-    return pb.Admission(request_id=rid.hex(), team="core", route="r" * 300).SerializeToString()
-
-
-def attempt(number: int, outcome: pb.Attempt.Outcome = pb.Attempt.EXACT) -> bytes:
-    return pb.Attempt(number=number, backend="local", outcome=outcome, status=200).SerializeToString()
-
-
-def need(number: int) -> bytes:
-    return attempt(number, pb.Attempt.EXPIRED)
-
-
-def used(number: int, cost: int | None = 7, row: RollupRow = ROW) -> Settlement:
-    return Settlement(attempt(number), cost, 11, 3, row)
+from tests.contract.ledger_kit import (
+    DAY,
+    OTHER_ROW,
+    OVER,
+    ROW,
+    SERVERS,
+    Store,
+    admission,
+    attempt,
+    make_rid,
+    need,
+    used,
+)
+from tests.contract.ledger_servers import Server
 
 
 def summary(record: pb.UsageRecord) -> tuple[str, list[tuple[int, int]]]:
@@ -67,35 +46,6 @@ async def sums(ledger: Store, org: str) -> dict[str, int]:
     rows = await ledger.rollups(org, DAY)
     names = ("requests", "cost", "unpriced", "input", "output")
     return {name: sum(int(row[name]) for row in rows) for name in names}
-
-
-@pytest.fixture(scope="module", params=["memory", *SERVERS])
-def place(request: pytest.FixtureRequest) -> Iterator[Server | None]:
-    server = None if request.param == "memory" else Server(request.param)
-    yield server
-    if server is not None:
-        server.remove()
-
-
-@pytest.fixture
-async def ledger(place: Server | None) -> AsyncIterator[Store]:
-    # Deadlines of this suite are generous where it is not about them: CI machines stall.
-    store = MemoryLedger() if place is None else RedisLedger(place.url, connect_timeout=2, call_timeout=5)
-    yield store
-    await store.close()
-
-
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A server of its own for a test that harms it."""
-    own = Server(request.param)
-    yield own
-    own.remove()
-
-
-@pytest.fixture
-def org() -> str:
-    return uuid.uuid4().hex[:12]
 
 
 class TestOneRequest:
@@ -317,7 +267,7 @@ class TestLeases:
         await ledger.renew(org, [])
         if isinstance(ledger, RedisLedger):  # no lease without a reservation is left behind
             link = ledger._link  # pyright: ignore[reportPrivateUsage]
-            assert await link.call(("ZSCORE", f"{{{org}}}:x", gone.hex())) is None
+            assert await link.call(("ZSCORE", f"{{{org}}}:x", gone)) is None
         assert await ledger.expire(org, live) == "LIVE"
         assert await ledger.expire(org, gone) == "DUP"
         assert await ledger.begin(org, gone, 1, need(1)) == "GONE"
@@ -467,7 +417,7 @@ class TestServerFails:
         ledger = RedisLedger(server.url)
         rids = [make_rid() for _ in range(3)]
         link = ledger._link  # pyright: ignore[reportPrivateUsage]
-        await link.call(("SET", f"{{o}}:r:{rids[1].hex()}", "not a hash"))
+        await link.call(("SET", f"{{o}}:r:{rids[1].hex()}", "not packed"))
         replies = await asyncio.gather(
             *(ledger.reserve("o", rid, admission(rid)) for rid in rids), return_exceptions=True
         )
@@ -558,7 +508,7 @@ def test_twin_agrees(kind: str) -> None:
 
     async def compare(operations: list[tuple[Any, ...]]) -> None:
         org, rids = uuid.uuid4().hex, [make_rid() for _ in range(3)]
-        twin, store = MemoryLedger(), RedisLedger(server.url, connect_timeout=2, call_timeout=5)
+        twin, store = MemoryTreasury(), RedisTreasury(server.url, connect_timeout=2, call_timeout=5)
         try:
             for operation in operations:
                 expected = await perform(twin, org, rids, operation)

@@ -1,50 +1,96 @@
--- Amounts in nano-dollars and tokens. KEYS: reservation, leases, tombstones, log, rollup row, rows of the day.
--- ARGV: rid, attempt, blob, final (0 or 1), admission of an orphan, cost ('' = unknown), input, output, row id,
--- seconds to keep the row, then the row's dimensions as field and value.
-local rid, blob, open, ended = ARGV[1], ARGV[3], 'o:' .. ARGV[2], 'd:' .. ARGV[2]
-local record = read(KEYS[1])
+-- KEYS: reservation, leases, tombstones, log, row, rows of the day, row `other`, list of windows, limits, windows.
+-- ARGV: rid, attempt, blob, final (0 or 1), admission of an orphan, cost ('' = unknown), input, output, rows a day at
+-- most, row id, seconds to keep the row, account, then the row's dimensions. The account is '' (the reply is a bare code)
+-- or packed {budgets, true-ups} (the reply is a packed Ended).
+local rid, n, blob, cost = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[6])
+local used = tonumber(ARGV[7]) + tonumber(ARGV[8])
+local account = ARGV[12] ~= '' and cmsgpack.unpack(ARGV[12]) or nil
+local limits = account and account[2] or {}
+local prefix, first = string.sub(KEYS[1], 1, -35), 9 + #limits
+local record, unfunded = load(KEYS[1]), 0
 
-local function bump(requests)
-  if redis.call('SADD', KEYS[6], ARGV[9]) == 1 then
-    redis.call('HSET', KEYS[5], unpack(ARGV, 11))
-    redis.call('EXPIRE', KEYS[5], ARGV[10])
-    redis.call('EXPIRE', KEYS[6], ARGV[10])
+local function bump(requests, change)
+  local row = enter(KEYS[5], KEYS[6], KEYS[7], tonumber(ARGV[9]), ARGV[10], ARGV[11], {unpack(ARGV, 13)})
+  redis.call('HINCRBY', row, 'requests', requests)
+  redis.call('HINCRBY', row, 'input', ARGV[7])
+  redis.call('HINCRBY', row, 'output', ARGV[8])
+  if not cost then redis.call('HINCRBY', row, 'unpriced', 1) end
+  redis.call('HINCRBY', row, 'cost', int(change))
+  return row
+end
+
+local function reply(code)
+  return account and cmsgpack.pack({code, unfunded, crossed}) or code
+end
+
+-- The reservation was lost or never made: charged with nothing held, to the windows that the caller names.
+local function orphan()
+  if redis.call('HEXISTS', KEYS[3], rid) == 1 then return reply('DUP') end
+  if made(rid) + HORIZON < now then return reply('TOO_OLD') end
+  local entries = {}
+  for i, budget in ipairs(account and account[1] or {}) do
+    entries[3 * i - 2], entries[3 * i - 1] = budget[1] .. ':' .. int(budget[4]), budget[2]
+    entries[3 * i] = budget[5] + budget[6]
   end
-  redis.call('HINCRBY', KEYS[5], 'requests', requests)
-  redis.call('HINCRBY', KEYS[5], 'input', ARGV[7])
-  redis.call('HINCRBY', KEYS[5], 'output', ARGV[8])
-  if ARGV[6] == '' then redis.call('HINCRBY', KEYS[5], 'unpriced', 1)
-  else redis.call('HINCRBY', KEYS[5], 'cost', ARGV[6]) end
+  local missing = undeclared(first, windows(prefix, entries, 3))
+  if missing then return missing end
+  for i, budget in ipairs(account and account[1] or {}) do
+    local key, till = KEYS[first + i - 1], entries[3 * i]
+    if now < till and budget[2] ~= CONCURRENT then
+      create(key, KEYS[8], entries[3 * i - 2], budget[3], till)
+      local amount = budget[2] == USD and (cost or 0) or budget[2] == TOKENS and used or 1
+      local debt = charge(key, entries[3 * i - 2], 0, amount)
+      if budget[2] == USD then unfunded = math.max(unfunded, debt) end
+    end
+  end
+  append(KEYS[4], 'orphan', ARGV[5], {blob}, cost or 0, used, unfunded, entries, 0, 0)
+  bump(1, cost or 0)
+  bury(KEYS[1], KEYS[2], KEYS[3], rid)
+  return reply('ORPHAN')
 end
 
-if not record.state then
-  if redis.call('HEXISTS', KEYS[3], rid) == 1 then return 'DUP' end
-  append(KEYS[4], 'orphan', ARGV[5], {blob})
-  bump(1)
-  bury(KEYS[1], KEYS[2], KEYS[3], rid)
-  return 'ORPHAN'
+-- The sweep charged the whole need; the truth corrects it.
+local function late(at)
+  local open = record[ATTEMPTS]
+  local delta, tokens = cost and cost - open[at + 2] or 0, used - open[at + 3]
+  unfunded = charge_all(record, first, {0, delta}, {0, tokens}, false)
+  append(KEYS[4], 'late', record[ADMISSION], {blob}, delta, tokens, unfunded, record[BUDGETS], record[OPTION],
+    record[GRANTED])
+  record[ROW] = bump(record[ROW] == '' and 1 or 0, delta) -- the expiry counted the request if it knew a row
+  drop(open, at, 5)
+  if #open == 0 then
+    bury(KEYS[1], KEYS[2], KEYS[3], rid)
+  else
+    redis.call('SET', KEYS[1], cmsgpack.pack(record), 'KEEPTTL')
+  end
+  return reply('LATE')
 end
-if record[ended] or (record.state == 'expired' and not record[open]) then return 'DUP' end
 
-record[open], record[ended] = nil, blob
-local rest = #attempts(record, 'o')
-if record.state == 'expired' then
-  append(KEYS[4], 'late', record.adm, {blob})
-  bump(record.row and 0 or 1) -- the expiry counted the request if it knew a row
-  redis.call('HDEL', KEYS[1], open)
-  redis.call('HSET', KEYS[1], 'row', KEYS[5])
-  if rest == 0 then bury(KEYS[1], KEYS[2], KEYS[3], rid) end
-  return 'LATE'
-end
-local fin = record.fin or ARGV[4] == '1'
-if fin and rest == 0 then
-  append(KEYS[4], 'done', record.adm, attempts(record, 'd'))
-  bump(1)
+if not record then return orphan() end
+local open, ended = record[ATTEMPTS], record[ENDED]
+local at = find(open, 5, n)
+if find(ended, 2, n) or (record[STATE] == EXPIRED and not at) then return reply('DUP') end
+local missing = undeclared(first, windows(prefix, record[BUDGETS], 3))
+if missing then return missing end
+if record[STATE] == EXPIRED then return late(at) end
+
+if at then drop(open, at, 5) end
+local fin = record[FIN] == 1 or ARGV[4] == '1'
+local closing = fin and #open == 0
+local usd = {taken_of(record[HOLD], cost or 0, total(open, 5, 2), fin, closing), cost or 0}
+local tokens = {taken_of(record[HOLD_TOKENS], used, total(open, 5, 3), fin, closing), used}
+record[HOLD], record[HOLD_TOKENS] = record[HOLD] - usd[1], record[HOLD_TOKENS] - tokens[1]
+record[PAID], record[PAID_TOKENS] = record[PAID] + usd[2], record[PAID_TOKENS] + tokens[2]
+record[BEGUN] = 1
+ended[#ended + 1], ended[#ended + 2] = n, blob
+unfunded = charge_all(record, first, usd, tokens, closing)
+true_up(limits, 9)
+record[ROW] = bump(closing and 1 or 0, cost or 0)
+if closing then
+  conclude(record, 'done', blobs_of({ended, 2}), KEYS[4])
   bury(KEYS[1], KEYS[2], KEYS[3], rid)
-  return 'DONE'
+  return reply('DONE')
 end
-bump(0)
-redis.call('HDEL', KEYS[1], open)
-redis.call('HSET', KEYS[1], ended, blob, 'row', KEYS[5])
-if fin then redis.call('HSET', KEYS[1], 'fin', 1) end
-return 'OPEN'
+record[FIN] = fin and 1 or 0
+redis.call('SET', KEYS[1], cmsgpack.pack(record))
+return reply('OPEN')

@@ -1,15 +1,26 @@
--- Counts are requests. KEYS: reservation, leases, tombstones, log, rollup row of the last attempt (may be missing).
--- ARGV: rid. Replies {code, ended blobs}, or {'ROW', key}: repeat with that key declared, nothing was written.
-local record = read(KEYS[1])
-local blobs = attempts(record, 'd')
-if record.state ~= 'open' or record.fin then return {'DUP', blobs} end
-if #attempts(record, 'o') > 0 then
-  redis.call('HSET', KEYS[1], 'fin', 1)
-  return {'OPEN', blobs}
+-- KEYS: reservation, leases, tombstones, log, then what the reply asked for: row of the last attempt, windows.
+-- ARGV: rid. Replies {code, ended blobs, crossed soft limits as {window, percent} …}, or {'KEYS', …}: repeat with these
+-- keys declared, nothing was written.
+local record = load(KEYS[1])
+if not record then return {'DUP', {}, {}} end
+local blobs = blobs_of({record[ENDED], 2})
+if record[STATE] ~= RESERVED or record[FIN] == 1 then return {'DUP', blobs, {}} end
+if #record[ATTEMPTS] > 0 then
+  record[FIN] = 1
+  redis.call('SET', KEYS[1], cmsgpack.pack(record))
+  return {'OPEN', blobs, {}}
 end
-if record.row and record.row ~= KEYS[5] then return {'ROW', record.row} end
+local names = windows(string.sub(KEYS[1], 1, -35), record[BUDGETS], 3)
+local first = 5
+if record[ROW] ~= '' then
+  table.insert(names, 1, record[ROW])
+  first = 6
+end
+local missing = undeclared(5, names)
+if missing then return missing end
 
-append(KEYS[4], #blobs > 0 and 'done' or 'unsent', record.adm, blobs)
-if record.row then redis.call('HINCRBY', record.row, 'requests', 1) end
+charge_all(record, first, {record[HOLD], 0}, {record[HOLD_TOKENS], 0}, true)
+conclude(record, #blobs > 0 and 'done' or 'unsent', blobs, KEYS[4])
+if record[ROW] ~= '' then redis.call('HINCRBY', record[ROW], 'requests', 1) end
 bury(KEYS[1], KEYS[2], KEYS[3], ARGV[1])
-return {'DONE', blobs}
+return {'DONE', blobs, crossed}

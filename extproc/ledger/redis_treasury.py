@@ -1,0 +1,109 @@
+"""The rest of the ledger on Redis or Valkey: tables, corrections, cache hits, audits and limits shared by all orgs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from extproc.ledger.base import RollupRow, Treasury
+from extproc.ledger.money import Adjusted, Audit, Budget, Noted, Published, RateLimit, Taken, TrueUp
+from extproc.ledger.redis_ledger import KEEP_ROLLUPS_S, RedisLedger, Script, keys_of, row_words
+
+_PUBLISH = Script("publish", 3)
+_ADJUST = Script("adjust", 6, "rows", closes=True)
+_NOTE = Script("note", 5, "gcra", "rows", closes=True)
+_AUDIT = Script("audit", 4, allow_oom=True)
+_TAKE = Script("take", 0, "gcra")
+_TRUE_UP = Script("true_up", 0, "gcra", allow_oom=True)
+
+_pack = msgspec.msgpack.Encoder().encode
+_adjusted = msgspec.msgpack.Decoder(Adjusted).decode
+_noted = msgspec.msgpack.Decoder(Noted).decode
+_audit = msgspec.msgpack.Decoder(Audit).decode
+_taken = msgspec.msgpack.Decoder(Taken).decode
+
+
+class RedisTreasury(RedisLedger, Treasury):
+    """RedisLedger with what operators, the exporter and shared limits need."""
+
+    async def publish(self, org: str, table: bytes, expected: int, changed: dict[str, int]) -> Published:
+        """Put a budget table in force."""
+        keys = keys_of(org)
+        fixed = (keys.epoch, keys.table, keys.windows)
+        work = self.declaring(_PUBLISH, fixed, (), (expected, table, _pack(changed)), durable=self.waits)
+        code, epoch = await self.keep(work)
+        return Published("OK" if code == b"OK" else "STALE", int(epoch))
+
+    async def table(self, org: str) -> tuple[int, bytes]:
+        """Return the epoch in force and its table."""
+        keys = keys_of(org)
+        epoch, table = await self.door.call(("MGET", keys.epoch, keys.table))
+        return int(epoch or 0), table or b""
+
+    async def adjust(
+        self,
+        org: str,
+        adjust_id: bytes,
+        admission: bytes,
+        row: RollupRow,
+        budgets: tuple[Budget, ...],
+        nano_usd: int,
+        tokens: int = 0,
+    ) -> Adjusted:
+        """Correct budgets by hand."""
+        keys = keys_of(org)
+        row_id, dimensions = row_words(row)
+        declared = (
+            keys.tombs(adjust_id),
+            keys.log,
+            *keys.rollup(row.day, row_id),
+            keys.windows,
+            *[keys.window(budget.window) for budget in budgets],
+        )
+        words = (
+            adjust_id, admission, nano_usd, tokens, self.most_rows, row_id, KEEP_ROLLUPS_S,
+            _pack(budgets), *dimensions,
+        )  # fmt: skip
+        return _adjusted(await _ADJUST.run(self.door, *declared, *words, keys=len(declared)))
+
+    async def note(
+        self, org: str, rid: bytes, admission: bytes, row: RollupRow, limits: tuple[RateLimit, ...] = ()
+    ) -> Noted:
+        """Record a request that was answered without an attempt."""
+        keys = keys_of(org)
+        row_id, dimensions = row_words(row)
+        declared = (
+            keys.tombs(rid),
+            keys.log,
+            *keys.rollup(row.day, row_id),
+            *[keys.limit(limit.id) for limit in limits],
+        )
+        words = (
+            rid, admission, self.longest_log, self.most_rows, row_id, KEEP_ROLLUPS_S, _pack(limits), *dimensions
+        )  # fmt: skip
+        return _noted(await _NOTE.run(self.door, *declared, *words, keys=len(declared)))
+
+    async def audit(self, org: str) -> Audit:
+        """Return all windows of the org at one moment."""
+        keys = keys_of(org)
+        fixed = (keys.epoch, keys.leases, keys.log, keys.windows)
+        reply: Any = await self.declaring(_AUDIT, fixed, (), ())
+        return _audit(reply)
+
+    async def take(self, scope: str, limits: tuple[RateLimit, ...]) -> Taken:
+        """Take rate limits shared by all orgs."""
+        if not limits:
+            return Taken("OK")
+        names = _shared(scope, limits)
+        return _taken(await _TAKE.run(self.door, *names, _pack(limits), keys=len(names)))
+
+    async def give_back(self, scope: str, true_ups: tuple[TrueUp, ...]) -> None:
+        """Correct what was taken of shared limits."""
+        if true_ups:
+            names = _shared(scope, true_ups)
+            await _TRUE_UP.run(self.door, *names, _pack(true_ups), keys=len(names))
+
+
+def _shared(scope: str, limits: tuple[RateLimit, ...] | tuple[TrueUp, ...]) -> list[str]:
+    return [f"{{be:{scope}}}:g:{limit.id}" for limit in limits]

@@ -1,0 +1,176 @@
+"""What a request asks of budgets and limits, and what its bound is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.admission import Identity, entries_for, limits_for, options_for, plan_for, priced, table_of
+from extproc.core.bound import IMAGE_TOKENS, UNKNOWN_CONTEXT, bound_of, need
+from extproc.core.errors import RequestError
+from extproc.core.pricing import cost
+from extproc.core.usage import Tokens
+from extproc.ledger.money import Unit
+from extproc.runtime import Runtime
+from extproc.schemas import CLIENTS
+from tests.stage_kit import body, runtime
+
+PRICES = """
+backends:
+  claude: {schema: anthropic, base_url: https://api.anthropic.com, location: cloud, api_key: k,
+           models: {c: {usd_per_million_input: 3, usd_per_million_output: 15, context: 200000}}}
+  gpt: {schema: openai, base_url: https://api.openai.com/v1, location: cloud, api_key: k,
+        models: {g: {usd_per_million_input: 1.25, usd_per_million_output: 10}}}
+  odd: {schema: openai, base_url: https://example.com/v1, location: cloud, api_key: k}
+  qwen: {schema: openai, base_url: "http://127.0.0.1:11434/v1", location: local}
+chains:
+  cloud: [claude/c, gpt/g, qwen/q]
+  dear: [claude/c, gpt/g]
+  local: [qwen/q]
+  odd: [odd/o, gpt/g]
+  unknown: [odd/o]
+"""
+BUDGETS = """
+budgets:
+  - {for: {team: web}, usd: 10, per: month, time_zone: Europe/Berlin}
+  - {for: {user: "*"}, tokens: 5000, per: day}
+limits:
+  - {for: {key: "*"}, requests: 60, per: minute}
+  - {for: {team: web}, tokens: 40000, per: minute}
+  - {for: {org: o}, concurrent: 8}
+  - {for: {backend: claude}, tokens: 1000, per: minute, then: next}
+"""
+WEB = Identity("o", "web", "", "ann", "laptop")
+
+
+def made(extra: str = BUDGETS) -> Runtime:
+    """A gateway with prices, budgets and limits."""
+    return runtime(extra, PRICES)
+
+
+def bound(**fields: Any):
+    """The bound of a chat request."""
+    raw = body(**fields)
+    return bound_of(CLIENTS["openai"].parse_request(raw), raw)
+
+
+def test_budgets_of_an_identity() -> None:
+    """A request counts against the budgets of its own team, user and org, each user apart."""
+    config = made().config
+    table = table_of(config.budgets, config.limits, 1)
+    mine = entries_for(table, WEB)
+    assert [entry.unit for entry in mine] == [Unit.USD, Unit.TOKENS, Unit.CONCURRENT]
+    other = entries_for(table, Identity("o", "data", "", "bob", "x"))
+    assert [entry.unit for entry in other] == [Unit.TOKENS, Unit.CONCURRENT]
+    assert mine[1].id != other[0].id
+    assert entries_for(table, Identity("o", "data")) == other[1:]
+
+
+def test_ids_are_safe_for_any_name() -> None:
+    """A budget's id has no sign that a store's key gives a meaning, whatever the team is called."""
+    table = table_of(runtime("budgets: [{for: {team: 'Zoë {x}: 1'}, requests: 1, per: total}]").config.budgets, [], 1)
+    [entry] = entries_for(table, Identity("o", "Zoë {x}: 1"))
+    assert entry.at(0).limit == 1
+
+
+def test_rate_limits_of_an_identity() -> None:
+    """Rates take one request, or its tokens but never more than the burst: a long prompt still passes."""
+    limits = limits_for(made().config.limits, WEB, 20_000)
+    assert [(limit.limit, limit.burst, limit.cost) for limit in limits] == [(60, 12, 1), (40_000, 8_000, 8_000)]
+
+
+def test_options_are_dearest_first_and_end_with_what_is_free() -> None:
+    """The whole chain, then without its dearest backend, then the free one: so an empty budget still has an answer."""
+    rt = made()
+    options, chains = options_for(rt, rt.chains["cloud"], "m", bound(), 100)
+    assert [[backend.id for backend in chain.backends] for chain in chains] == [
+        ["claude/c", "gpt/g", "qwen/q"], ["gpt/g", "qwen/q"], ["qwen/q"]]
+    costs = [option.nano_usd(option.want) for option in options]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] == 0
+    assert {(option.least, option.want) for option in options} == {(100, 100)}
+
+
+def test_without_a_limit_of_its_own_a_request_takes_what_is_affordable() -> None:
+    """A client that names no max_tokens is granted up to the model's default, at least 256."""
+    rt = made()
+    [option] = options_for(rt, rt.chains["local"], "m", bound(), None)[0]
+    assert (option.least, option.want) == (256, 16384)
+
+
+def test_clamping_is_allowed_by_configuration_only() -> None:
+    """max_tokens that the client named may be lowered with money.clamp and not otherwise."""
+    rt = made(BUDGETS + "money: {clamp: true}\n")
+    [option] = options_for(rt, rt.chains["local"], "m", bound(), 4000)[0]
+    assert (option.least, option.want) == (256, 4000)
+
+
+def test_unknown_price_under_a_dollar_budget() -> None:
+    """A backend without a price is left out where dollars are counted; with none left the request is refused."""
+    rt = made()
+    assert [b.id for b in priced(rt, rt.chains["odd"], "m").backends] == ["gpt/g"]
+    with pytest.raises(RequestError, match="price of odd/o is unknown"):
+        priced(rt, rt.chains["unknown"], "m")
+    allowed = made(BUDGETS + "money: {unknown_price: allow}\n")
+    assert priced(allowed, allowed.chains["unknown"], "m") is allowed.chains["unknown"]
+    no_dollars = made("budgets: [{for: {team: web}, requests: 5, per: day}]\n")
+    assert priced(no_dollars, no_dollars.chains["unknown"], "m") is no_dollars.chains["unknown"]
+
+
+def test_shared_limits_of_a_chain() -> None:
+    """The limits of a backend are asked per backend of each option, with what a refusal there means."""
+    rt = made()
+    plan = plan_for(rt, WEB, rt.chains["cloud"], "m", bound(), 100, 500)
+    first = plan.shared[0]
+    assert [(shared.scope, len(shared.limits), shared.moves) for shared in first] == [
+        ("be:claude", 1, True), ("be:gpt", 0, False), ("be:qwen", 0, False)]
+
+
+@given(st.text(max_size=400), st.integers(0, 5000))
+def test_the_bound_covers_any_honest_bill(text: str, output: int) -> None:
+    """No prompt of so many bytes and so much output can cost more than what is reserved for it."""
+    rt = made()
+    raw = body(messages=[{"role": "user", "content": text}], max_tokens=output)
+    conversation = CLIENTS["openai"].parse_request(raw)
+    limit = bound_of(conversation, raw)
+    for backend in rt.chains["dear"].backends:
+        most = need(limit, backend, output)
+        real = cost(Tokens(input=len(text.encode()) + 50, output=output), backend.price)
+        assert real is not None
+        assert real <= most.nano_usd
+        assert len(text.encode()) + 50 + output <= most.tokens
+
+
+def test_what_is_not_in_the_body_fills_the_context() -> None:
+    """An image by URL may be anything: the bound is the model's whole context, or a large one where it is unknown."""
+    limit = bound(messages=[{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}]}])
+    assert limit.input(200_000) == 200_000
+    assert limit.input(None) == UNKNOWN_CONTEXT
+
+
+def test_inline_images_count_by_formula_not_by_bytes() -> None:
+    """A megabyte of image is not a million tokens."""
+    data = "data:image/png;base64," + "A" * 1_000_000
+    limit = bound(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data}}]}])
+    assert IMAGE_TOKENS < limit.tokens < IMAGE_TOKENS + 4000
+
+
+def test_server_tools_bill_several_passes() -> None:
+    """A request whose tools run at the provider may be billed its context several times."""
+    raw = msgspec.json.encode({
+        "model": "m", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}],
+        "tools": [{"type": "web_search_20260209", "name": "web_search", "max_uses": 2}]})
+    assert bound_of(CLIENTS["anthropic"].parse_request(raw), raw).input(200_000) == 600_000
+
+
+def test_several_choices_multiply_the_output() -> None:
+    """n answers cost n times the output."""
+    rt = made()
+    gpt = rt.backends["gpt/g"]
+    one, two = need(bound(), gpt, 1000), need(bound(n=2), gpt, 1000)
+    assert two.nano_usd - one.nano_usd >= 1000 * 10_000
