@@ -1,12 +1,10 @@
-"""The command line: up, serve, check, envoy-config, route, keys. Every error is one line that says what to do."""
+"""The command line; commands that ask the store are in commands/. Every error is one line that says what to do."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
-import secrets
 import signal
 import sys
 import time
@@ -16,6 +14,7 @@ from typing import Any
 
 import click
 
+from extproc.commands import register
 from extproc.config import ConfigError
 
 _CONFIG = click.Path(path_type=Path, dir_okay=False)
@@ -180,22 +179,7 @@ def compatibility() -> None:
     click.echo(table(), nl=False)
 
 
-@main.group()
-def keys() -> None:
-    """Gateway keys."""
-
-
-@keys.command("create")
-@click.option("--name", required=True)
-@click.option("--team", default="default", show_default=True)
-@click.option("--project", default="")
-def create_key(name: str, team: str, project: str) -> None:
-    """Make a key: it is shown once; the configuration keeps its hash only."""
-    secret = f"xp-{secrets.token_urlsafe(32)}"
-    entry = {"name": name, "sha256": hashlib.sha256(secret.encode()).hexdigest(), "team": team, "project": project}
-    click.echo(f"key (shown once): {secret}", err=True)
-    click.echo(f"add to gateway.yaml under auth.keys:\n  - {json.dumps(entry)}", err=True)
-
+register(main)
 
 if __name__ == "__main__":
     main()

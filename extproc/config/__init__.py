@@ -1,16 +1,15 @@
-"""gateway.yaml: the model (`model.py`, `money.py`, `values.py`), and reading it (`load.py`, `references.py`)."""
+"""gateway.yaml: the model (`model.py`, `auth.py`, `money.py`, `values.py`), and reading it (`load.py`)."""
 
 from __future__ import annotations
 
+from extproc.config.auth import AuthConfig, ClaimsConfig, JwksConfig, JwtConfig, KeyConfig
 from extproc.config.load import ConfigError, load, parse
 from extproc.config.model import (
     SPOKEN,
-    AuthConfig,
     BackendConfig,
     DialectName,
     FailoverConfig,
     GatewayConfig,
-    KeyConfig,
     ModelConfig,
     RoutingConfig,
     RuleConfig,
@@ -21,7 +20,7 @@ from extproc.config.model import (
 from extproc.config.money import BudgetConfig, LimitConfig, MoneyConfig
 
 __all__ = [
-    "SPOKEN", "AuthConfig", "BackendConfig", "BudgetConfig", "ConfigError", "DialectName", "FailoverConfig",
-    "GatewayConfig", "KeyConfig", "LimitConfig", "ModelConfig", "MoneyConfig", "RoutingConfig", "RuleConfig",
-    "SmartConfig", "TelemetryConfig", "WhenConfig", "load", "parse",
+    "SPOKEN", "AuthConfig", "BackendConfig", "BudgetConfig", "ClaimsConfig", "ConfigError", "DialectName",
+    "FailoverConfig", "GatewayConfig", "JwksConfig", "JwtConfig", "KeyConfig", "LimitConfig", "ModelConfig",
+    "MoneyConfig", "RoutingConfig", "RuleConfig", "SmartConfig", "TelemetryConfig", "WhenConfig", "load", "parse",
 ]

@@ -16,6 +16,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from extproc.config.auth import CLAIM
 from extproc.config.model import GatewayConfig
 from extproc.config.references import references
 from extproc.config.values import NAME, SHA256
@@ -82,7 +83,7 @@ def parse(text: str, name: str, folder: Path, env: Mapping[str, str] = os.enviro
 
 def _fill(value: Any, path: tuple[str | int, ...], env: Mapping[str, str], folder: Path,
           findings: list[str], tree: CommentedMap, name: str) -> Any:
-    """Replace ${VAR}, ${VAR:-default} and file: secrets; collect what is missing."""
+    """Replace ${VAR}, ${VAR:-default}, file: secrets and files of keys; collect what is missing."""
     if isinstance(value, CommentedMap):
         return {str(k): _fill(v, (*path, str(k)), env, folder, findings, tree, name) for k, v in value.items()}
     if isinstance(value, CommentedSeq):
@@ -100,13 +101,16 @@ def _fill(value: Any, path: tuple[str | int, ...], env: Mapping[str, str], folde
         return found
 
     text = _VARIABLE.sub(variable, str(value))
-    if path and path[-1] == "api_key" and text.startswith("file:"):
-        try:
-            return (folder / text[5:]).read_text("utf-8").strip()
-        except OSError as error:
-            findings.append(f"{where}: secret file {text[5:]} cannot be read: {error.strerror}")
-        except UnicodeDecodeError:
-            findings.append(f"{where}: secret file {text[5:]} is not UTF-8 text")
+    secret = bool(path) and path[-1] == "api_key" and text.startswith("file:")
+    if not secret and path != ("auth", "jwt", "jwks", "file"):
+        return text
+    file, kind = (text[5:], "secret file") if secret else (text, "file")
+    try:
+        return (folder / file).read_text("utf-8").strip()
+    except OSError as error:
+        findings.append(f"{where}: {kind} {file} cannot be read: {error.strerror}")
+    except UnicodeDecodeError:
+        findings.append(f"{where}: {kind} {file} is not UTF-8 text")
     return text
 
 
@@ -157,6 +161,7 @@ _EXPECTED = {
 }
 _PATTERNS = {
     NAME: "a name of up to 64 letters, digits, dots, dashes and underscores",
+    CLAIM: "the name of a claim, or names joined by dots, such as realm_access.team",
     SHA256: "64 hexadecimal digits, as printed by: extproc keys create",
 }
 

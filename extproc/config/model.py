@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from extproc.config.auth import AuthConfig
 from extproc.config.money import BudgetConfig, LimitConfig, MoneyConfig
-from extproc.config.values import SHA256, Address, Duration, Model, Name, Size, Store, Workers
+from extproc.config.values import Address, Duration, Model, Name, Size, Store, Workers
 
 Feature = Literal["tools", "images", "documents", "json_schema", "thinking", "stream"]
 FailoverCause = Literal[
@@ -52,25 +53,6 @@ class BackendConfig(Model):
         if not re.match(r"^https?://[^/\s?#]+(/[^\s?#]*)?$", value):
             raise ValueError("expected http://HOST[:PORT][/PATH] or https://…")
         return value.rstrip("/")
-
-
-class KeyConfig(Model):
-    """A gateway key, known by its hash only (`extproc keys create` makes both)."""
-
-    name: Name
-    sha256: str = Field(pattern=SHA256)
-    team: str = "default"
-    project: str = ""
-    user: str = ""
-    routes: list[str] | None = None
-
-
-class AuthConfig(Model):
-    """Who may call: `none` is for loopback only."""
-
-    mode: Literal["none", "keys"] = "none"
-    org: str = "default"
-    keys: list[KeyConfig] = []
 
 
 class WhenConfig(Model):

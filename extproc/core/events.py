@@ -11,6 +11,7 @@ from extproc.core.admission import Plan, Shared
 from extproc.core.bound import Bound
 from extproc.core.conversation import Conversation
 from extproc.core.errors import Problem
+from extproc.core.identity import Caller
 from extproc.core.usage import Tokens
 from extproc.ledger.money import Ask, Grant, Need
 
@@ -82,6 +83,13 @@ class Finished(msgspec.Struct, frozen=True):
     attempts: int
 
 
+class Identified(msgspec.Struct, frozen=True):
+    """The answer to `Identify`: who holds one of the keys, or nobody; `unavailable` when the store was not reached."""
+
+    caller: Caller | None
+    unavailable: bool = False
+
+
 class Silence(msgspec.Struct, frozen=True):
     """Nothing came from the provider for longer than the silence limit."""
 
@@ -101,7 +109,7 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 Event = (RequestHeaders | RequestBody | ResponseHeaders | ResponseBody | ResponseTrailers | Reserved | Begun
-         | Finished | Silence | Idle | Counted | Closed)
+         | Finished | Silence | Idle | Counted | Identified | Closed)
 
 # ---------------------------------------------------------------------------------------- actions
 
@@ -214,6 +222,12 @@ class Warn(msgspec.Struct, frozen=True):
     message: str
 
 
+class Identify(msgspec.Struct, frozen=True):
+    """Look keys up in the store by the SHA-256 of their secrets; `Identified` follows."""
+
+    digests: tuple[bytes, ...]
+
+
 class Count(msgspec.Struct, frozen=True):
     """Count the tokens of a conversation as this model would, away from the event loop; `Counted` follows."""
 
@@ -225,7 +239,7 @@ class Leave(msgspec.Struct, frozen=True):
     """The stage has nothing more to do: end the gRPC stream from our side."""
 
 
-Action = Proceed | Emit | Reply | Reserve | Begin | End | Finish | Count | Warn | Leave
+Action = Proceed | Emit | Reply | Reserve | Begin | End | Finish | Count | Identify | Warn | Leave
 
 
 class Carried(msgspec.Struct, frozen=True, rename="camel"):

@@ -6,6 +6,7 @@ States: headers -> body -> reserving -> waiting (for the response) -> finishing 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 
 import msgspec
 
@@ -13,6 +14,7 @@ from extproc import names
 from extproc.core import charging, routing, signals
 from extproc.core.admission import Identity, Plan, plan_for, priced, resolved
 from extproc.core.bound import Bound, bound_of
+from extproc.core.claims import caller_of
 from extproc.core.complexity import Scorer
 from extproc.core.conversation import Conversation
 from extproc.core.dispatch import passed
@@ -28,6 +30,8 @@ from extproc.core.events import (
     Event,
     Finish,
     Finished,
+    Identified,
+    Identify,
     Leave,
     Proceed,
     Reply,
@@ -51,6 +55,8 @@ from extproc.tokens import TEMPLATE_CEILING
 from extproc.wire.json_splice import TopLevel
 
 JSON = {"content-type": "application/json"}
+_NO_KEY = "the API key or token is not valid"
+_MISSING = "the API key is missing: send Authorization: Bearer KEY or x-api-key"
 
 
 class _Asking(msgspec.Struct, frozen=True):
@@ -71,7 +77,7 @@ class RequestStage:
         self._schema: ClientSchema = CLIENTS["openai"]
         self._endpoint: Endpoint | None = None
         self._headers: Mapping[str, str] = {}
-        self._caller = ANYBODY
+        self._caller, self._bodiless = ANYBODY, False
         self._decision: routing.Decision | None = None
         self._carried: Carried | None = None
         self._reserved = False
@@ -89,7 +95,9 @@ class RequestStage:
     def _receive(self, event: Event, now: int) -> list[Action]:
         match event:
             case RequestHeaders() if self._state == "headers":
-                return self._on_headers(event)
+                return self._on_headers(event, now)
+            case Identified() if self._state == "identifying":
+                return self._on_identified(event, now)
             case RequestBody() if self._state == "body":
                 return self._on_body(event, now)
             case Reserved() if self._state == "reserving":
@@ -115,8 +123,8 @@ class RequestStage:
 
     # ------------------------------------------------------------------------------------ request
 
-    def _on_headers(self, event: RequestHeaders) -> list[Action]:
-        self._headers = event.headers
+    def _on_headers(self, event: RequestHeaders, now: int) -> list[Action]:
+        self._headers, self._bodiless = event.headers, event.end_of_stream
         endpoint = find(event.headers)
         self._endpoint, self._schema = endpoint, CLIENTS[endpoint.schema]
         if endpoint.kind == "unknown":
@@ -126,7 +134,23 @@ class RequestStage:
         if endpoint.kind == "options":
             self._state = "over"
             return [Reply(204, {"allow": ALLOW}, b"")]
-        self._authenticate()
+        if unknown := self._authenticate(now):
+            self._state = "identifying"
+            return [Identify(tuple(sha256(secret.encode("utf-8", "surrogateescape")).digest() for secret in unknown))]
+        return self._on_known(endpoint)
+
+    def _on_identified(self, event: Identified, now: int) -> list[Action]:
+        if event.unavailable:
+            raise GatewayError(Problem("unavailable", "keys cannot be checked: the store is not reachable; try again",
+                                       retry_after=2, should_retry=True))
+        if event.caller is None or not event.caller.valid(now):
+            raise RequestError(_NO_KEY, kind="authentication")
+        self._caller = event.caller
+        assert self._endpoint is not None
+        return self._on_known(self._endpoint)
+
+    def _on_known(self, endpoint: Endpoint) -> list[Action]:
+        """The caller is known: answer from here, or have the body sent."""
         anthropic = self._schema.family == "anthropic"
         if endpoint.kind == "models":
             return self._answer(models_list(self._runtime, anthropic))
@@ -134,7 +158,7 @@ class RequestStage:
             if (listed := one_model(self._runtime, anthropic, endpoint.model)) is None:
                 raise RequestError(f"unknown model {endpoint.model[:100]}", kind="not_found", param="model")
             return self._answer(listed)
-        self._check_body_headers(event)
+        self._check_body_headers()
         self._state = "body"
         return [Proceed("request_headers")]
 
@@ -143,35 +167,46 @@ class RequestStage:
         self._state = "over"
         return [Reply(200, {**JSON, **self._told()}, body)]
 
-    def _authenticate(self) -> None:
-        """Check the gateway key on the headers alone, so that the body of a stranger is never read."""
+    def _authenticate(self, now: int) -> list[str]:
+        """Check token or gateway key on the headers alone, so that the body of a stranger is never read.
+
+        Returns the secrets that only the store may know; none when the caller is known.
+        """
         self._caller = self._runtime.anybody
-        if self._runtime.config.auth.mode == "none":
-            return
+        auth = self._runtime.config.auth
+        if auth.mode == "none":
+            return []
+        # Envoy puts the payload of a token that it verified here, and strips what a client sends under this name.
+        payload = self._headers.get(names.JWT, "") if auth.mode == "jwt" else ""
+        if payload and (holder := caller_of(payload, auth)) is not None and holder.valid(now):
+            self._caller = holder
+            return []
         bearer = self._headers.get("authorization", "")
         secrets = [bearer[7:].strip()] if bearer[:7].lower() == "bearer " else []
         secrets += [self._headers["x-api-key"]] if "x-api-key" in self._headers else []
         for secret in secrets:
-            if (caller := self._runtime.caller(secret)) is not None:
+            if (caller := self._runtime.caller(secret)) is not None and caller.valid(now):
                 self._caller = caller
-                return
-        said = "is not a valid gateway key" if secrets else "is missing: send Authorization: Bearer KEY or x-api-key"
-        raise RequestError(f"the API key {said}", kind="authentication")
+                return []
+        if not secrets:  # a verified token is no secret any more: Envoy removed it
+            raise RequestError(_NO_KEY if payload else _MISSING, kind="authentication")
+        return secrets
 
-    def _check_body_headers(self, event: RequestHeaders) -> None:
-        kind = event.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    def _check_body_headers(self) -> None:
+        headers = self._headers
+        kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise RequestError(f"content-type {kind[:80]} is not supported; send application/json",
                                kind="unsupported_media", param="content-type")
-        coding = event.headers.get("content-encoding", "identity").strip().lower()
+        coding = headers.get("content-encoding", "identity").strip().lower()
         if coding != "identity":
             raise RequestError(f"content-encoding {coding[:40]} is not supported; send the body uncompressed",
                                kind="unsupported_media", param="content-encoding")
-        length = whole_number(event.headers.get("content-length", ""))
+        length = whole_number(headers.get("content-length", ""))
         if length is not None and length > self._runtime.config.max_body:
             raise RequestError(f"the body has {length} bytes; the limit is {self._runtime.config.max_body}",
                                kind="too_large", param="body")
-        if event.end_of_stream:
+        if self._bodiless:
             raise RequestError("a JSON body is required", param="body")
 
     def _on_body(self, event: RequestBody, now: int) -> list[Action]:

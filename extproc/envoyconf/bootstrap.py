@@ -58,6 +58,9 @@ def _bootstrap(layout: Layout, resources: bootstrap.BootstrapStaticResources) ->
 
 def _fixed(runtime: Runtime, layout: Layout) -> list[cluster.Cluster]:
     fixed = [clusters.workers(layout)]
+    jwt = runtime.config.auth.jwt
+    if jwt is not None and jwt.jwks.uri is not None:
+        fixed.append(clusters.issuer(jwt.jwks.uri, layout))
     if endpoint := runtime.config.telemetry.otlp_endpoint:
         url = urlsplit(endpoint)
         where = core.Address(socket_address=core.SocketAddress(

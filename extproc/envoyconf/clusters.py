@@ -17,6 +17,7 @@ import envoy_data_plane.envoy.type.v3 as envoy_type
 from extproc import names
 from extproc.envoyconf.common import (
     EXTPROC_CLUSTER,
+    ISSUER_CLUSTER,
     Layout,
     assignment,
     breakers,
@@ -80,6 +81,22 @@ def leaf(backend: Backend, runtime: Runtime, layout: Layout) -> cluster.Cluster:
             max_ejection_time=seconds(30), max_ejection_percent=100),
         upstream_connection_options=cluster.UpstreamConnectionOptions(tcp_keepalive=core.TcpKeepalive(
             keepalive_time=60, keepalive_interval=15, keepalive_probes=3)),
+        typed_extension_protocol_options={_PROTOCOL: packed(_protocol(secure))},
+        transport_socket=_tls(host, layout.ca_file) if secure else None,
+    )
+
+
+def issuer(uri: str, layout: Layout) -> cluster.Cluster:
+    """Where the public keys of the tokens' issuer are fetched from; no route leads here."""
+    url = urlsplit(uri)
+    host, secure = url.hostname or "", url.scheme == "https"
+    where = core.Address(socket_address=core.SocketAddress(
+        address=host, port_value=url.port or (443 if secure else 80)))
+    kind = cluster.ClusterDiscoveryType
+    return cluster.Cluster(
+        name=ISSUER_CLUSTER, type=kind.STATIC if _is_ip(host) else kind.LOGICAL_DNS,
+        dns_lookup_family=cluster.ClusterDnsLookupFamily.ALL, connect_timeout=seconds(2),
+        load_assignment=assignment(ISSUER_CLUSTER, [where]),
         typed_extension_protocol_options={_PROTOCOL: packed(_protocol(secure))},
         transport_socket=_tls(host, layout.ca_file) if secure else None,
     )

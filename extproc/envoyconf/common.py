@@ -14,6 +14,7 @@ import msgspec
 from envoy_data_plane.google.protobuf import Any, Struct, Value
 
 EXTPROC_CLUSTER = "extproc"
+ISSUER_CLUSTER = "issuer"
 _ALOT = 100_000
 """Limits out of the way: concurrency is admission's business, a full breaker never fails over."""
 

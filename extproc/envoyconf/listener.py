@@ -1,4 +1,4 @@
-"""The listener: strip and normalise first, then the request stage, then one route per chain."""
+"""The listener: strip and normalise first, then the token check if any, the request stage, and one route per chain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import envoy_data_plane.envoy.type.v3 as envoy_type
 from extproc import names
 from extproc.config import GatewayConfig
 from extproc.envoyconf.common import Layout, Struct, Value, address, http_filter, packed, seconds
-from extproc.envoyconf.filters import NO_WORKER, request_stage
+from extproc.envoyconf.filters import NO_WORKER, request_stage, token_check
 from extproc.runtime import Runtime
 
 ROUTES = "chains"
@@ -30,8 +30,9 @@ _OPENAI = ('{"error":{"message":"' + _MESSAGE + '","type":"server_error","param"
 _ANTHROPIC = ('{"type":"error","error":{"type":"api_error","message":"' + _MESSAGE + '"},'
               '"request_id":"%REQ(X-REQUEST-ID)%"}')
 _INTERNAL = ("x-envoy-",)
+# The payload of a token is stripped in every mode: workers may hear of a new mode before this listener is replaced.
 _INTERNAL_EXACT = (names.CLUSTER, names.RETRY, names.BACKEND, names.STAGE, names.MODEL, names.ATTEMPTS,
-                   names.REQUEST_ID, names.REASON)
+                   names.REQUEST_ID, names.REASON, names.JWT)
 _LOG = {
     "event": "access", "start": "%START_TIME%", "method": "%REQ(:METHOD)%", "path": "%PATH(NQ)%",
     "status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%", "details": "%RESPONSE_CODE_DETAILS%",
@@ -43,9 +44,10 @@ _LOG = {
 
 def main(config: GatewayConfig, layout: Layout, routes: route.RouteConfiguration | None) -> listener.Listener:
     """The client listener; `routes` None: they come by RDS. The limit of the body stands here and nowhere else."""
+    check = [token_check(config.auth.jwt)] if config.auth.jwt is not None else []
     manager = hcm.HttpConnectionManager(
         stat_prefix="ingress", http_filters=[
-            request_stage(), http_filter("envoy.filters.http.router", router.Router())],
+            *check, request_stage(), http_filter("envoy.filters.http.router", router.Router())],
         early_header_mutation_extensions=[_strip()],
         normalize_path=True, merge_slashes=True,
         path_with_escaped_slashes_action=hcm.HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
@@ -96,8 +98,10 @@ def file_source(path: str) -> core.ConfigSource:
 def routes(runtimes: list[Runtime]) -> route.RouteConfiguration:
     """One route per chain: a header can name a chain and never a cluster without the attempt filter."""
     clusters = dict.fromkeys(c.cluster for runtime in runtimes for c in runtime.variants)
+    tokens = any(runtime.config.auth.jwt is not None for runtime in runtimes)
     return route.RouteConfiguration(name=ROUTES, virtual_hosts=[route.VirtualHost(
-        name="all", domains=["*"], routes=[_route(name) for name in clusters])])
+        name="all", domains=["*"], routes=[_route(name) for name in clusters],
+        request_headers_to_remove=[names.JWT] if tokens else [])])
 
 
 def _route(name: str) -> route.Route:

@@ -194,11 +194,10 @@ def read_content(content: str | list[Any] | None) -> list[Event]:
         if not isinstance(part, dict):
             continue
         if part.get("type") == "thinking":
-            events += [
-                ThinkingDelta(event.text)
-                for event in read_content(part.get("thinking"))
-                if isinstance(event, TextDelta)
-            ]
+            thought = part.get("thinking")
+            if isinstance(thought, str | list):
+                said = read_content(cast("str | list[Any]", thought))
+                events += [ThinkingDelta(event.text) for event in said if isinstance(event, TextDelta)]
         elif isinstance(text := part.get("text"), str) and text:
             events.append(TextDelta(text))
     return events

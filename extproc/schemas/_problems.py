@@ -6,10 +6,11 @@ import re
 from typing import Any, NamedTuple
 
 from extproc.core.conversation import Failure
-from extproc.core.errors import Kind, Problem
-from extproc.schemas._codec import ANY, FOREIGN_ERRORS
+from extproc.core.errors import Kind, Problem, RequestError
+from extproc.schemas._codec import ANY, FOREIGN_ERRORS, compact
 
 MAX_TEXT = 500
+_MAX_DEPTH = 8
 _STATUS_BY_TYPE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -35,6 +36,8 @@ _CONTEXT = (
     "maximum context length",
     "exceed_context_size_error",
     "exceeds the available context size",
+    "longer than the context length",
+    "exceeds the context length",
 )
 _CREDENTIALS = frozenset({"invalid_api_key", "authentication_error", "permission_error"})
 _KEY_LIKE = re.compile(r"(?:\bsk-|\bBearer\s+|\bAIza|\bgsk_|\bxai-)[\w.*-]{4,}", re.IGNORECASE)
@@ -72,14 +75,17 @@ def _told(body: bytes) -> _Told:
 
 def _from_value(value: Any) -> _Told | None:
     """Read the known shapes; None when it is none of them."""
+    for _ in range(_MAX_DEPTH):
+        if isinstance(value, list) and value:  # Google's OpenAI-compatible route wraps its errors in a list
+            value = value[0]
+        elif isinstance(value, dict) and value.get("error"):
+            value = value["error"]
+        else:
+            break
     if isinstance(value, str):
         return _Told(_clean(value), frozenset())
-    if isinstance(value, list) and value:  # Google's OpenAI-compatible route wraps its errors in a list
-        return _from_value(value[0])
     if not isinstance(value, dict):
         return None
-    if value.get("error"):
-        return _from_value(value["error"])
     text = value.get("message") or value.get("detail") or value.get("msg")
     code = value.get("code")
     words = frozenset(word for word in (value.get("type"), code) if isinstance(word, str))
@@ -90,7 +96,7 @@ def _from_value(value: Any) -> _Told | None:
     )
     param = value.get("param")
     if isinstance(text, list | dict):
-        text = str(text)
+        text = _written(text)
     if not text and not words:
         return None
     return _Told(
@@ -101,6 +107,14 @@ def _from_value(value: Any) -> _Told | None:
     )
 
 
+def _written(value: Any) -> str:
+    """A nested value as text."""
+    try:
+        return compact(value)
+    except (RequestError, RecursionError):
+        return "an error of great depth"
+
+
 def _clean(text: object) -> str:
     if isinstance(text, bytes):
         text = text[: 4 * MAX_TEXT].decode("utf-8", "replace")
@@ -109,11 +123,12 @@ def _clean(text: object) -> str:
 
 
 def _classify(status: int, told: _Told) -> Problem:
-    status = status if status >= 400 else _status_of(told)
+    if not 400 <= status < 600:  # no error status of HTTP (RFC 9110, section 15): the words decide
+        status = 502 if status >= 600 else _status_of(told)
     message = told.message or f"the backend answered with status {status}"
     if status in (401, 403) or told.words & _CREDENTIALS:
         return Problem("upstream", _REFUSED, status=502)
-    if status < 500 and status not in (402, 404, 429) and _overlong(told):
+    if status <= 500 and status not in (402, 404, 429) and _overlong(told):
         return Problem("context_length", message, told.param, 400)
     kind, shown = _kind(status, told.words)
     return Problem(kind, message, told.param, shown)

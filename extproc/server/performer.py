@@ -18,6 +18,7 @@ from extproc.core import events as ev
 from extproc.core.attempt_stage import AttemptStage
 from extproc.core.errors import Problem
 from extproc.ledger.base import LEASE_MS, LedgerUnavailable, RollupRow, Settlement, Treasury
+from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.money import Account, Ended
 from extproc.pb import usage_pb2 as pb
 from extproc.runtime import Runtime
@@ -84,12 +85,14 @@ class Watched(Protocol):
 class Performer:
     """One per worker."""
 
-    def __init__(self, runtimes: Runtimes, ledger: Treasury, tracing: Tracing, treasurer: Treasurer) -> None:
+    def __init__(self, runtimes: Runtimes, ledger: Treasury, tracing: Tracing, treasurer: Treasurer,
+                 keys: KeyCache) -> None:
         self.runtimes, self._ledger, self._tracing, self._treasurer = runtimes, ledger, tracing, treasurer
+        self._keys = keys
         self._streams: set[Watched] = set()
         self._do: dict[type, Callable[..., None]] = {
             ev.Reserve: self._reserve, ev.Begin: self._begin, ev.End: self._end, ev.Finish: self._finish,
-            ev.Count: self._count,
+            ev.Count: self._count, ev.Identify: self._identify,
         }
 
     def watch(self, stream: Watched) -> None:
@@ -210,6 +213,17 @@ class Performer:
                 break
             if action.wait:
                 stream.hear(_finished(attempts))
+
+        channel.later(call())
+
+    def _identify(self, action: ev.Identify, stream: Watched, channel: Channel) -> None:
+        async def call() -> None:
+            try:
+                found = [await self._keys.find(digest) for digest in action.digests]
+            except LedgerUnavailable:
+                stream.hear(ev.Identified(None, unavailable=True))
+                return
+            stream.hear(ev.Identified(next((caller for caller in found if caller is not None), None)))
 
         channel.later(call())
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import uvloop
 
 from extproc.config import ConfigError, load
+from extproc.ledger.key_cache import KeyCache
+from extproc.ledger.keys import KeyStore
 from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.prices import catalogue
 from extproc.runtime import Detected, Runtime
@@ -47,7 +49,7 @@ async def run(config: Path, address: str, redis_url: str, folder: Path) -> None:
     tracing = Tracing(telemetry.otlp_endpoint, telemetry.service_name)
     ledger = RedisTreasury(redis_url)
     treasurer = Treasurer(ledger, runtime, changed_at(config))
-    performer = Performer(runtimes, ledger, tracing, treasurer)
+    performer = Performer(runtimes, ledger, tracing, treasurer, KeyCache(KeyStore(ledger.door)))
     transport = GrpcTransport(opener(performer), address, runtime.config.max_body + (1 << 20))
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

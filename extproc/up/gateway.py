@@ -208,6 +208,7 @@ class Gateway:
         data.mkdir(exist_ok=True)
         await self._child("store", embedded.command(path, data))
         self.redis_url, self.redis_note = embedded.url(path), f"embedded Valkey, data in {data}"
+        (self.folder / "store.url").write_text(self.redis_url)  # where `extproc keys`, `usage` and others find it
 
     async def _start_workers(self) -> None:
         wanted = self.config.workers

@@ -5,6 +5,8 @@ Source: WHATWG HTML, "Server-sent events", section 9.2.6 (parsing an event strea
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 MAX_EVENT = 16 * 1024 * 1024
@@ -23,19 +25,33 @@ class ServerSentEvent(msgspec.Struct, frozen=True):
     raw: bytes
 
 
-class SseDecoder:
-    """Splits a byte stream into events. Comments and events without data come out with empty `data`."""
+_BOM = b"\xef\xbb\xbf"
+# A line ends in CRLF, LF or CR; a CR at the end of the bytes may still become a CRLF.
+_LINE_END = rb"(?:\r\n|\n|\r(?=[^\n]))"
+_BLANK_FIRST = re.compile(_LINE_END)
+_BLANK_LATER = re.compile(rb"(?:\r\n|\n|\r(?!\n))" + _LINE_END)
+_REACH = 3
+"""Bytes before a chunk in which the blank line that ends an event may begin: CR LF CR."""
 
-    __slots__ = ("_buffer", "_first")
+
+class SseDecoder:
+    """Splits a byte stream into events, in linear time however it is cut.
+
+    Comments and events without data come out with empty `data`.
+    """
+
+    __slots__ = ("_bom", "_pieces", "_size", "_tail")
 
     def __init__(self) -> None:
-        self._buffer = b""
-        self._first = True
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._tail = b""  # the last bytes of the pieces
+        self._bom: bytes | None = b""  # the first bytes, while they may be a byte order mark
 
     @property
     def pending(self) -> bytes:
         """Bytes of an event that has not ended yet."""
-        return self._buffer
+        return (self._bom or b"") + b"".join(self._pieces)
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Return the events that this chunk completes.
@@ -43,47 +59,57 @@ class SseDecoder:
         Raises:
             EventTooLarge: an event exceeds MAX_EVENT.
         """
-        data = self._buffer + chunk if self._buffer else chunk
-        if self._first:
-            if b"\xef\xbb\xbf".startswith(data[:3]) and len(data) < 3:
-                self._buffer = data
+        if self._bom is not None:
+            chunk = self._bom + chunk
+            if len(chunk) < len(_BOM) and _BOM.startswith(chunk):
+                self._bom = chunk
                 return []
-            self._first = False
-            data = data.removeprefix(b"\xef\xbb\xbf")
+            self._bom, chunk = None, chunk.removeprefix(_BOM)
         events: list[ServerSentEvent] = []
         start = 0
-        # The common provider writes LF only; anything with a CR takes the careful way.
-        if b"\r" not in data:
-            while (end := data.find(b"\n\n", start)) >= 0:
-                events.append(_event(data[start : end + 2]))
-                start = end + 2
-        else:
-            while (end := _blank_line(data, start)) >= 0:
-                events.append(_event(data[start:end]))
+        if self._size:
+            window = self._tail + chunk
+            end = _end(window, 0, fresh=self._size == len(self._tail))
+            if end < 0:
+                self._keep(chunk)
+                return events
+            start = end - len(self._tail)
+            events.append(_event(b"".join((*self._pieces, chunk[:start]))))
+            self._pieces, self._size, self._tail = [], 0, b""
+        if b"\r" not in chunk:  # what nearly every provider writes
+            while (end := _end_lf(chunk, start)) >= 0:
+                events.append(_event(chunk[start:end]))
                 start = end
-        self._buffer = data[start:] if start else data
-        if len(self._buffer) > MAX_EVENT:
-            raise EventTooLarge(f"an event is longer than {MAX_EVENT} bytes")
+        else:
+            while (end := _end(chunk, start, fresh=True)) >= 0:
+                events.append(_event(chunk[start:end]))
+                start = end
+        if start < len(chunk):
+            self._keep(chunk[start:] if start else chunk)
         return events
 
+    def _keep(self, rest: bytes) -> None:
+        self._pieces.append(rest)
+        self._size += len(rest)
+        self._tail = (self._tail + rest)[-_REACH:]
+        if self._size > MAX_EVENT:
+            raise EventTooLarge(f"an event is longer than {MAX_EVENT} bytes")
 
-def _blank_line(data: bytes, start: int) -> int:
-    """Offset just after the first blank line at or after `start`, or -1 when it is not complete yet."""
-    position = start
-    while True:
-        lf, cr = data.find(b"\n", position), data.find(b"\r", position)
-        if lf < 0 and cr < 0:
-            return -1
-        eol = lf if cr < 0 or 0 <= lf < cr else cr
-        after = eol + 1
-        if data[eol] == 13:
-            if after == len(data):
-                return -1  # a LF may still follow this CR
-            if data[after] == 10:
-                after += 1
-        if eol == position:
-            return after
-        position = after
+
+def _end_lf(data: bytes, start: int) -> int:
+    """Offset just after the blank line that ends the event at `start`, in bytes without CR; -1: not there yet."""
+    if data.startswith(b"\n", start):
+        return start + 1
+    found = data.find(b"\n\n", start)
+    return found + 2 if found >= 0 else -1
+
+
+def _end(data: bytes, start: int, *, fresh: bool) -> int:
+    """The same for any line ends. `fresh`: the event begins at `start`, so that an empty line there is its end."""
+    if fresh and (found := _BLANK_FIRST.match(data, start)) is not None:
+        return found.end()
+    found = _BLANK_LATER.search(data, start)
+    return found.end() if found is not None else -1
 
 
 def _event(raw: bytes) -> ServerSentEvent:
@@ -92,6 +118,11 @@ def _event(raw: bytes) -> ServerSentEvent:
     # Fast path: the one-line "data: ..." event that makes up nearly all of a stream.
     if raw.startswith(b"data: ") and raw.find(b"\n", 6) == len(raw) - 2 and b"\r" not in raw:
         return ServerSentEvent(b"", raw[6:-2], raw)
+    if raw.startswith(b"event: ") and raw.endswith(b"\n\n") and b"\r" not in raw:
+        # Anthropic's and the Responses API's: a name, then one line of data.
+        head = raw.find(b"\ndata: ", 7)
+        if head > 0 and raw.find(b"\n", 7) == head and raw.find(b"\n", head + 7) == len(raw) - 2:
+            return ServerSentEvent(raw[7:head], raw[head + 7 : -2], raw)
     for line in raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")

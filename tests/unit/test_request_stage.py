@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from hashlib import sha256
 
 import pytest
 
@@ -15,6 +16,8 @@ from extproc.core.events import (
     Event,
     Finish,
     Finished,
+    Identified,
+    Identify,
     Leave,
     Proceed,
     Reply,
@@ -28,6 +31,7 @@ from extproc.core.events import (
     Warn,
     unpack,
 )
+from extproc.core.identity import Caller
 from extproc.core.request_stage import RequestStage
 from tests.stage_kit import CLIENT_KEY, HEADERS, NOW, RID, body, request_stage, runtime
 
@@ -84,11 +88,52 @@ def test_key_accepted(headers: dict[str, str]) -> None:
 def test_key_refused(headers: dict[str, str], path: str) -> None:
     """Without a known key the headers alone are answered with 401: the body of a stranger is never read."""
     stage, actions = opened(KEYS, path=path, method="GET" if path == "/v1/models" else "POST", **headers)
+    if isinstance(actions[0], Identify):
+        assert all(len(digest) == 32 for digest in actions[0].digests)
+        actions = hear(stage, Identified(None))
     reply = replied(actions)
     assert reply.status == 401
     assert b"wrong" not in reply.body
     assert hear(stage, RequestBody(body()), ResponseHeaders({}, False)) == [
         Leave(), Proceed("response_headers", remove=(names.RETRY,)), Leave()]
+
+
+def test_key_of_the_store() -> None:
+    """A key that only the store knows is looked up by its hash; its holder is then known like any other."""
+    stage, actions = opened(KEYS, authorization="Bearer gw-made-later")
+    assert actions == [Identify((sha256(b"gw-made-later").digest(),))]
+    caller = Caller("acme", "data", "p2", "ann", "laptop")
+    assert hear(stage, Identified(caller)) == [Proceed("request_headers")]
+    [reserve] = hear(stage, RequestBody(body(model="local")))
+    assert isinstance(reserve, Reserve)
+    who = reserve.admission
+    assert (who.team, who.project, who.user, who.key) == ("data", "p2", "ann", "laptop")
+
+
+@pytest.mark.parametrize("caller", [Caller(expires=NOW), Caller(since=NOW + 1)])
+def test_key_out_of_its_time(caller: Caller) -> None:
+    """A key that has expired, or is not yet in force, is answered like one that never was."""
+    stage, _ = opened(KEYS, authorization="Bearer gw-old")
+    late = replied(hear(stage, Identified(caller)))
+    stage, _ = opened(KEYS, authorization="Bearer gw-none")
+    assert (late.status, late.body) == (401, replied(hear(stage, Identified(None))).body)
+
+
+def test_store_away_while_a_key_is_checked() -> None:
+    """A key that cannot be checked is nobody's fault: 503, try again."""
+    stage, _ = opened(KEYS, authorization="Bearer gw-any")
+    reply = replied(hear(stage, Identified(None, unavailable=True)))
+    assert (reply.status, reply.headers["retry-after"]) == (503, "2")
+
+
+def test_header_cannot_leave_a_keys_project() -> None:
+    """A key that belongs to a project spends for it, whatever project a header names; others may choose."""
+    for project, told in (("p2", "p2"), ("", "other")):
+        stage, _ = opened(KEYS, authorization="Bearer gw-x", x_extproc_project="other")
+        hear(stage, Identified(Caller(project=project)))
+        [reserve] = hear(stage, RequestBody(body(model="local")))
+        assert isinstance(reserve, Reserve)
+        assert reserve.admission.project == told
 
 
 def test_routes_of_a_key() -> None:

@@ -1,0 +1,16 @@
+"""Sub-commands of the command line that ask the store: keys, usage, budgets, report."""
+
+from __future__ import annotations
+
+import click
+
+
+def register(main: click.Group) -> None:
+    """Add the sub-commands. What they need is imported when they run."""
+    from extproc.commands.budgets import budgets
+    from extproc.commands.keys import keys
+    from extproc.commands.report import report
+    from extproc.commands.usage import usage
+
+    for command in (keys, usage, budgets, report):
+        main.add_command(command)
