@@ -99,37 +99,19 @@ async def throughput(name: str, one: Callable[[], Awaitable[None]], count: int, 
 
 async def redis_py_request(client: redis.asyncio.Redis) -> None:
     """Send the same four scripts through redis-py, each by itself."""
-    rid = RIDS.make()
-    h, x, z, log = rid.hex(), "{bench}:x", "{bench}:z:0:00", "{bench}:log"
-    r = "{bench}:r:" + h
+    rid, keys = RIDS.make(), redis_ledger.keys_of("bench")
     sha = {
         name: getattr(redis_ledger, f"_{name.upper()}").sha for name in ("reserve", "begin", "end", "finish")
     }
     row_id, dimensions = redis_ledger.row_words(ROW)
-    await client.evalsha(sha["reserve"], 3, r, x, z, h, ADMISSION, 120_000)
-    await client.evalsha(sha["begin"], 2, r, x, h, 1, ATTEMPT, 120_000)
-    await client.evalsha(
-        sha["end"],
-        6,
-        r,
-        x,
-        z,
-        log,
-        "{bench}:u:d:" + row_id,
-        "{bench}:ui:d",
-        h,
-        1,
-        ATTEMPT,
-        1,
-        b"",
-        123_456,
-        900,
-        100,
-        row_id,
-        9999,
-        *dimensions,
-    )
-    await client.evalsha(sha["finish"], 4, r, x, z, log, h)
+    r, x, z, log = keys.reservation(rid.hex()), keys.leases, keys.tombs(rid), keys.log
+    rows = keys.rollup(ROW.day, row_id)
+    account = ("", *dimensions)
+    await client.evalsha(sha["reserve"], 3, r, x, z, rid, ADMISSION, 120_000)
+    await client.evalsha(sha["begin"], 2, r, x, rid, 1, ATTEMPT, 120_000)
+    words = (rid, 1, ATTEMPT, 1, b"", 123_456, 900, 100, 100_000, row_id, 9999, *account)
+    await client.evalsha(sha["end"], 8, r, x, z, log, *rows, keys.windows, *words)
+    await client.evalsha(sha["finish"], 4, r, x, z, log, rid)
 
 
 async def measure(url: str, count: int) -> None:

@@ -29,9 +29,12 @@ def budgets(form: str, everything: bool, redis_url: str | None, config: Path | N
             org: str | None) -> None:
     """What every budget has spent, holds reserved, and has left."""
     from extproc.commands.usage import rendered
+    from extproc.reports.tables import without
 
     place = find(redis_url, config, state, org)
     table, now = run(place, lambda ledger: _read(ledger, place, everything))
+    if form == "table":
+        table = without(table, "budget")
     write(rendered(table, form, {"org": place.org, "time_unix_ms": now}), None)
 
 

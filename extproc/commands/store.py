@@ -81,10 +81,6 @@ def one_line(command: Callable[P, R]) -> Callable[P, R]:
             lines = error.lines
         except (CommandError, LedgerUnavailable, KeyRefused, PeriodRefused, DimensionRefused, ParquetMissing) as error:
             lines = [" ".join(str(error).split())]
-        except BrokenPipeError:
-            # Whoever read has gone; what is left in the buffer must not complain at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
         for line in lines:
             click.echo(f"extproc: {line}", err=True)
         sys.exit(1)

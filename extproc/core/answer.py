@@ -86,11 +86,13 @@ class Reading(msgspec.Struct, frozen=True):
     rid: str
     include_usage: bool = False
     filters: tuple[Filter, ...] = ()
+    rewrite: bool = False
+    """Whether the answer is written anew for a client of the same schema too: the provider's own form differs."""
 
     @property
     def same(self) -> bool:
         """Whether the bytes pass through."""
-        return self.client.name == self.backend.name and not self.filters
+        return self.client.name == self.backend.name and not self.filters and not self.rewrite
 
     def filtered(self, events: Sequence[Event]) -> Sequence[Event]:
         """The events after all filters."""
@@ -123,7 +125,10 @@ class WholeAnswer:
         self.learnt.take(events)
         if self.learnt.failure is not None or how.same:
             return body
-        events = how.filtered(events)
+        said = list(how.filtered(events))
+        if not how.rewrite and how.client.name == how.backend.name and said == list(events):
+            return body  # nothing to mend: the provider's own words, with all that events do not tell
+        events = said
         self.learnt.told(events)
         return how.client.render_response(events, model=how.model, created=how.created, fallback_id=how.rid)
 

@@ -91,6 +91,7 @@ class AttemptStage:
         self._error_body = b""
         self._settled = True
         self._answer: WholeAnswer | StreamAnswer | None = None
+        self._heard = False
         self._model = ""
 
     @property
@@ -241,17 +242,24 @@ class AttemptStage:
         if said.filling is not None:
             filters.append(PlainText(said.filling).feed)
         return Reading(self._client, PROVIDERS[said.wire], self._backend.model, carried.admitted // 1000, carried.rid,
-                       carried.include_usage, tuple(filters))
+                       carried.include_usage, tuple(filters), said.rewrite)
 
     def _ping(self) -> list[Action]:
-        """Keep the client's stream alive while the provider is slow."""
+        """Keep the client's stream alive while the provider is slow.
+
+        Before the provider's first byte that is the response's headers alone: Envoy takes no body from us then, it
+        would end the stream over a "spurious message".
+        """
         actions: list[Action] = []
         if self._state == "reading":
             self._state = "streaming"
             actions.append(self._release(200, self._headers_for_client("text/event-stream", None)))
-        return [*actions, Emit(self._client.ping(), False)]
+        if self._heard:
+            actions.append(Emit(self._client.ping(), False))
+        return actions
 
     def _on_chunk(self, chunk: bytes, end: bool, now: int) -> list[Action]:
+        self._heard = self._heard or bool(chunk)
         plain = self._decode(chunk)
         answer = self._answer
         if answer is None:
@@ -315,6 +323,7 @@ class AttemptStage:
         retry = self._retryable(problem)
         same = (self._said is not None and self._client.name == self._said.wire and self._status >= 400
                 and self._error_body
+                and self._understood(problem)
                 and problem.http_status == self._status and self._response.get("content-type", "").startswith(
                     "application/json"))
         rid = self._carried.rid if self._carried else ""
@@ -326,6 +335,11 @@ class AttemptStage:
             headers["retry-after"] = str(problem.retry_after)
         self._state = "over"
         return [*actions, self._release(problem.http_status, headers), *_emit(body, end=True)]
+
+    def _understood(self, problem: Problem) -> bool:
+        """Whether clients know the provider's words: those of local servers for a prompt over the context differ."""
+        return (problem.kind != "context_length" or self._client.family == "anthropic"
+                or b"context_length_exceeded" in self._error_body)
 
     def _retryable(self, problem: Problem) -> bool:
         cause = _CAUSE.get(problem.kind, "")

@@ -6,6 +6,7 @@ set: an allow list, never a deny list.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from extproc.core import toolbox
 from extproc.core.conversation import Conversation, Prompt, Tool
 from extproc.core.errors import RequestError
 from extproc.core.events import Carried, Proceed
-from extproc.dialects import DIALECTS, fim
+from extproc.dialects import DIALECTS, anthropic, fim
 from extproc.dialects.base import Dialect, Notes
 from extproc.runtime import ANY, Backend
 from extproc.schemas import CLIENTS, PROVIDERS
@@ -34,6 +35,7 @@ _PASSED = {
 _ANTHROPIC = frozenset({"anthropic", "count_tokens"})
 _ANTHROPIC_VERSION = "2023-06-01"
 """Of translated requests: the version whose bodies may still say everything."""
+_UNSIGNED = re.compile(rb'"signature"\s*:\s*(?:""|null)')
 _FIELDS = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -46,6 +48,8 @@ class Said(msgspec.Struct):
     recall: toolbox.Recall = msgspec.field(default_factory=dict[str, toolbox.Called])
     repairs: tuple[Tool, ...] = ()
     """The request's tools, where the backend may leak calls of them as text."""
+    rewrite: bool = False
+    """Whether the answer's own form is not one that clients of its schema know."""
     filling: Prompt | None = None
     """The text that a chat model was asked to continue or to fill the middle of: its answer is plain text."""
 
@@ -108,7 +112,11 @@ def say(dialect: Dialect, client: str, target: Target, body: bytes) -> Said:
         raise RequestError(f"{dialect.name} cannot serve {CLIENTS[client].path}", param="path")
     if wire != client or _must_translate(dialect, wire, body):
         return _translated(dialect, client, wire, target, body)
-    said = Said(wire)
+    said = Said(wire, rewrite=wire == dialect.schema and dialect.rewrites(target.model))
+    if wire in _ANTHROPIC and dialect.verbatim and _UNSIGNED.search(body):
+        fields = decode(_FIELDS, body)
+        anthropic.unsigned(fields, said.notes)
+        body = encode_request(fields)
     if dialect.verbatim or wire != dialect.schema:
         said.body = PROVIDERS[wire].patch_request(body, target)
         if target.granted is not None:
@@ -119,6 +127,9 @@ def say(dialect: Dialect, client: str, target: Target, body: bytes) -> Said:
         if target.granted is not None and (names := PROVIDERS[wire].limits):
             fields[next((name for name in names if fields.get(name) is not None), names[0])] = target.granted
         dialect.adapt(fields, wire, target, said.notes)
+        options = fields.get("stream_options")
+        if isinstance(options, dict) and b"continuous_usage_stats" not in body:
+            options.pop("continuous_usage_stats", None)  # a client that adds up chunks would count them all
         said.body = encode_request(fields)
     if dialect.repairs and wire == dialect.schema and b'"tools"' in body and b'"logprobs"' not in body:
         conversation = CLIENTS[client].parse_request(body)

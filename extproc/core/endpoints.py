@@ -45,6 +45,8 @@ def find(headers: Mapping[str, str]) -> Endpoint:
 
 def _plain(path: str) -> tuple[str, PathRoute]:
     """The path without the route's prefix, and with the version if a client left it out."""
+    if path.startswith("/v1/v1/"):  # a base URL that already had the version
+        path = path[3:]
     if path.startswith(_SHORT):
         path = "/v1" + path
     if path.startswith("/v1/local/"):

@@ -156,6 +156,30 @@ def _content(fields: Fields, notes: Notes) -> None:
     fields["messages"] = out
 
 
+def unsigned(fields: Fields, notes: Notes) -> None:
+    """Remove thinking that no Claude has signed, of turns that another model gave: it is a 400.
+
+    Where thinking has a budget, the tool loop that goes on must begin with signed thinking; else it is left out.
+    """
+    given = fields.get("messages")
+    if not isinstance(given, list):
+        return
+    for message in _chat.messages(fields, "assistant"):
+        blocks = message.get("content")
+        if isinstance(blocks, list):
+            message["content"] = [block for block in cast(list[Any], blocks) if not _unsigned(block)]
+    fields["messages"] = [
+        item for item in cast(list[Any], given) if _role(item) != "assistant" or item.get("content") != []]
+    notes.dropped.append("thinking")
+    if _is(fields, "enabled") and not _loop_has_thinking(fields):
+        del fields["thinking"]
+
+
+def _unsigned(block: Any) -> bool:
+    found = _chat.as_object(block)
+    return found is not None and _chat.kind(found) == "thinking" and not found.get("signature")
+
+
 def _empty(block: Any) -> bool:
     found = _chat.as_object(block)
     if found is None or _chat.kind(found) != "text":

@@ -97,6 +97,10 @@ class Dialect:
     def adapt(self, fields: Fields, wire: str, target: Target, notes: Notes) -> None:
         """Correct the wire fields of a request in place; `wire` is the provider schema they are in."""
 
+    def rewrites(self, model: str) -> bool:
+        """Whether answers of this model are in a form that clients of the same schema do not know."""
+        return False
+
     def credentials(self, api_key: str) -> dict[str, str]:
         """The headers that carry the provider's key."""
         return {"authorization": f"Bearer {api_key}"}

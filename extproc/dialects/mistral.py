@@ -47,6 +47,10 @@ class Mistral(Dialect):
     lacks = frozenset({"documents"})  # but by URL, in a part of its own kind
     hosts = ("api.mistral.ai", "codestral.mistral.ai")
 
+    def rewrites(self, model: str) -> bool:
+        """Thinking comes in a list of parts, where clients of OpenAI's schema read a text."""
+        return thinks(model)
+
     def adapt(self, fields: Fields, wire: str, target: Target, notes: Notes) -> None:
         """Rename and leave out what Mistral would answer with 422, and put the turns into its order."""
         if wire != "openai":

@@ -50,7 +50,7 @@ def main(config: GatewayConfig, layout: Layout, routes: route.RouteConfiguration
             *check, request_stage(), http_filter("envoy.filters.http.router", router.Router())],
         early_header_mutation_extensions=[_strip()],
         normalize_path=True, merge_slashes=True,
-        path_with_escaped_slashes_action=hcm.HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST,
+        path_with_escaped_slashes_action=hcm.HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
         use_remote_address=True, generate_request_id=True,
         stream_idle_timeout=seconds(0), request_timeout=seconds(0), request_headers_timeout=seconds(10),
         common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=seconds(3600)),

@@ -23,6 +23,7 @@ from extproc.ledger.money import (
     Noted,
     Published,
     RateLimit,
+    SeedCode,
     Taken,
     TrueUp,
 )
@@ -180,6 +181,13 @@ class Treasury(Ledger, Protocol):
 
         `changed`: new limit by budget id, written into the windows that exist. From the return on no reservation
         under the old table is granted.
+        """
+        ...
+
+    async def seed(self, org: str, windows: tuple[tuple[Budget, int], ...], records: int) -> SeedCode:
+        """Set what windows have spent in a store that lost its data, before a table is published there.
+
+        NOT_EMPTY: a table is in force. CHANGED: the stream has not as many records as the sums were made from.
         """
         ...
 

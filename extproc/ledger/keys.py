@@ -42,6 +42,7 @@ class KeyRecord(msgspec.Struct, frozen=True):
     caller: Caller
     created: int = 0
     revoked: int = 0
+    replaced: int = 0
 
     def state(self, now: int) -> State:
         """Whether the key is in force at that moment (ms since the epoch)."""
@@ -273,4 +274,5 @@ def _record(digest: str, flat: list[bytes]) -> KeyRecord | None:
         routes=msgspec.json.decode(routes, type=tuple[str, ...]) if routes else None,
         since=int(found.get("since", 0)), expires=int(found.get("expires", 0)),
     )
-    return KeyRecord(digest, caller, int(found.get("created", 0)), int(found.get("revoked", 0)))
+    times = [int(found.get(name, 0)) for name in ("created", "revoked", "replaced")]
+    return KeyRecord(digest, caller, *times)

@@ -98,7 +98,7 @@ class MemoryLedger(Ledger):
         return code or "OK"
 
     def _known(self, book: Book, rid: bytes, now: int) -> ReserveCode | None:
-        known = book.reservations.get(rid)
+        known = book.reservation(rid, now)
         if known is not None:
             return "GONE" if known.expired or known.finished else "OK"
         return "GONE" if book.buried(rid, now) or made(rid) + HORIZON_MS < now else None
@@ -190,7 +190,7 @@ class MemoryLedger(Ledger):
     ) -> BeginCode | Begun:
         """Announce an attempt."""
         book, now, money = self.book(org), self.clock(), bound is not None and row is not None
-        known = book.reservations.get(rid)
+        known = book.reservation(rid, now)
         if known is None or known.expired or known.finished or attempt in known.ended:
             return Begun("GONE") if money else "GONE"
         if attempt not in known.open:
@@ -252,7 +252,7 @@ class MemoryLedger(Ledger):
     ) -> EndCode | Ended:
         """Settle an attempt."""
         book, now = self.book(org), self.clock()
-        known = book.reservations.get(rid)
+        known = book.reservation(rid, now)
         if known is None:
             ended = self._orphan(book, org, rid, settlement, account or Account(), now)
         elif attempt in known.ended or (known.expired and attempt not in known.open):
@@ -338,8 +338,8 @@ class MemoryLedger(Ledger):
 
     async def finish(self, org: str, rid: bytes) -> tuple[FinishCode, list[bytes]]:
         """Say that no further attempt can come."""
-        book = self.book(org)
-        known = book.reservations.get(rid)
+        book, now = self.book(org), self.clock()
+        known = book.reservation(rid, now)
         if known is None:
             return "DUP", []
         blobs = _in_order(known.ended)
@@ -351,7 +351,7 @@ class MemoryLedger(Ledger):
         self._release(book, org, known, 0, 0)
         book.conclude(known, "done" if blobs else "unsent", blobs)
         book.count(known.row)
-        book.bury(rid, self.clock())
+        book.bury(rid, now)
         return "DONE", blobs
 
     def _release(self, book: Book, org: str, known: Reservation, cost: int, tokens: int) -> None:
@@ -376,7 +376,7 @@ class MemoryLedger(Ledger):
     async def expire(self, org: str, rid: bytes) -> ExpireCode:
         """Close one reservation whose lease is over."""
         book, now = self.book(org), self.clock()
-        known = book.reservations.get(rid)
+        known = book.reservation(rid, now)
         if known is None or known.expired:
             return "DUP"
         if known.lease_end > now:
@@ -392,6 +392,7 @@ class MemoryLedger(Ledger):
                 book.rollups[entry.row].cost += entry.need
         book.count(known.row)
         known.expired = bool(known.open)
+        known.until = max(now, made(rid)) + HORIZON_MS
         if not known.open:
             book.bury(rid, now)
         return "DONE"

@@ -64,6 +64,8 @@ class Reservation(msgspec.Struct):
     paid: int = 0
     paid_tokens: int = 0
     unfunded: int = 0
+    until: int = 0
+    """When an expired one is forgotten."""
     expired: bool = False
     finished: bool = False
     begun: bool = False
@@ -154,6 +156,11 @@ class Book:
         self._tombstones: dict[bytes, int] = {}
 
     # ------------------------------------------------------------------------------------ requests
+
+    def reservation(self, rid: bytes, now: int) -> Reservation | None:
+        """Return an open reservation, or an expired one that may still be corrected."""
+        found = self.reservations.get(rid)
+        return found if found is not None and (not found.expired or found.until > now) else None
 
     def buried(self, rid: bytes, now: int) -> bool:
         """Whether the request has a tombstone."""

@@ -52,12 +52,13 @@ class MemoryKeyStore(Keys):
         live = self._live(name)
         if not live:
             return "NONE"
-        newest = max(live, key=lambda record: (record.created, record.digest))
+        newest = max(live, key=lambda record: (not record.replaced, record.created))
         if term_ms is None:
             term_ms = newest.caller.expires - newest.created if newest.caller.expires else 0
         for record in live:
-            if not 0 < record.caller.expires <= till:
-                self._set(record, expires=till)
+            end = record.caller.expires
+            self._set(record, expires=end if 0 < end <= till else till)
+            self._records[record.digest] = msgspec.structs.replace(self._records[record.digest], replaced=now)
         self._add(digest, newest.caller, now, term_ms)
         return "DONE"
 

@@ -17,6 +17,7 @@ from extproc.ledger.money import (
     Noted,
     Published,
     RateLimit,
+    SeedCode,
     Taken,
     TrueUp,
     Unit,
@@ -42,6 +43,20 @@ class MemoryTreasury(MemoryLedger, Treasury):
         book.epoch = now if book.epoch == 0 else book.epoch + 1
         book.table = table
         return Published("OK", book.epoch)
+
+    async def seed(self, org: str, windows: tuple[tuple[Budget, int], ...], records: int) -> SeedCode:
+        """Set what windows have spent in a store that lost its data."""
+        book, now = self.book(org), self.clock()
+        if book.epoch != 0:
+            return "NOT_EMPTY"
+        if len(book.log) != records:
+            return "CHANGED"
+        for budget, spent in windows:
+            if now < budget.until_ms:
+                window = book.create(budget, now)
+                window.limit, window.spent = budget.limit, min(spent, budget.limit)
+                window.debt = spent - window.spent
+        return "OK"
 
     async def table(self, org: str) -> tuple[int, bytes]:
         """Return the epoch in force and its table."""

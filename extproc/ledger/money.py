@@ -25,6 +25,7 @@ EndedCode = Literal["DONE", "OPEN", "DUP", "LATE", "ORPHAN", "TOO_OLD"]
 AdjustCode = Literal["DONE", "DUP", "TOO_OLD", "BELOW_ZERO"]
 NoteCode = Literal["DONE", "DUP", "TOO_OLD", "LOG_FULL", "LIMIT"]
 TakeCode = Literal["OK", "LIMIT"]
+SeedCode = Literal["OK", "NOT_EMPTY", "CHANGED"]
 
 
 def check_amount(name: str, amount: int) -> None:

@@ -73,7 +73,7 @@ _END = Script("end", 8, "gcra", "rows", closes=True)
 _FINISH = Script("finish", 4, closes=True)
 _EXPIRE = Script("expire", 4, closes=True)
 _RENEW = Script("renew", 1, allow_oom=True)
-_DUE = Script("due", 1, allow_oom=True)
+_DUE = Script("due", 2, allow_oom=True)
 
 
 class _Keys:
@@ -400,7 +400,8 @@ class RedisLedger(Ledger):
 
     async def sweep(self, org: str, limit: int = 200) -> int:
         """Expire what is over, at most `limit`; any number of sweepers may run at once."""
-        due: list[bytes] = await _DUE.run(self._link, keys_of(org).leases, limit)
+        keys = keys_of(org)
+        due: list[bytes] = await _DUE.run(self._link, keys.leases, keys.windows, limit)
         codes = await asyncio.gather(*(self.expire(org, rid) for rid in due))
         return sum(code == "DONE" for code in codes)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from extproc.ledger.base import RollupRow, Treasury
-from extproc.ledger.money import Adjusted, Audit, Budget, Noted, Published, RateLimit, Taken, TrueUp
+from extproc.ledger.money import Adjusted, Audit, Budget, Noted, Published, RateLimit, SeedCode, Taken, TrueUp
 from extproc.ledger.redis_ledger import KEEP_ROLLUPS_S, RedisLedger, Script, keys_of, row_words
 
 _PUBLISH = Script("publish", 3)
 _ADJUST = Script("adjust", 6, "rows", closes=True)
 _NOTE = Script("note", 5, "gcra", "rows", closes=True)
+_SEED = Script("seed", 3, closes=True)
 _AUDIT = Script("audit", 4, allow_oom=True)
 _TAKE = Script("take", 0, "gcra")
 _TRUE_UP = Script("true_up", 0, "gcra", allow_oom=True)
@@ -34,6 +35,15 @@ class RedisTreasury(RedisLedger, Treasury):
         work = self.declaring(_PUBLISH, fixed, (), (expected, table, _pack(changed)), durable=self.waits)
         code, epoch = await self.keep(work)
         return Published("OK" if code == b"OK" else "STALE", int(epoch))
+
+    async def seed(self, org: str, windows: tuple[tuple[Budget, int], ...], records: int) -> SeedCode:
+        """Set what windows have spent in a store that lost its data."""
+        keys, budgets, sums = keys_of(org), [budget for budget, _ in windows], [spent for _, spent in windows]
+        declared = (keys.epoch, keys.log, keys.windows, *[keys.window(budget.window) for budget in budgets])
+        reply = await _SEED.run(
+            self.door, *declared, records, _pack(budgets), _pack(sums), keys=len(declared), durable=self.waits
+        )
+        return cast("SeedCode", reply.decode())
 
     async def table(self, org: str) -> tuple[int, bytes]:
         """Return the epoch in force and its table."""

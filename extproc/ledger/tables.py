@@ -59,7 +59,7 @@ def decode(blob: bytes) -> Table:
 
 
 def changed(old: Table | None, new: Table) -> dict[str, int]:
-    """Return the new limits of budgets that are in both tables, or were only renewed: what `publish` writes."""
+    """Return the limits that are new or differ, by budget id: what `publish` writes into existing windows."""
     before = {entry.id: entry.limit for entry in old.entries} if old else {}
     return {entry.id: entry.limit for entry in new.entries if before.get(entry.id) != entry.limit}
 

@@ -65,12 +65,14 @@ class Names:
         # An id that was not made of a configuration tells nothing of whose it is.
         self._table = Table(table.generation, tuple(e for e in table.entries if e.id.count(".") >= 2))
         self._names: dict[str, str] = {}
+        self._tried: set[tuple[str, str]] = set()
         self.missing = {line.state.budget for line in wanted}
 
     def offer(self, dimension: str, name: str) -> None:
         """Try one name of an org, team, project, user or key."""
-        if not name or not self.missing:
+        if not name or not self.missing or (dimension, name) in self._tried:
             return
+        self._tried.add((dimension, name))
         who = Identity(**({"org": "", "team": ""} | {dimension: name}))
         for entry in entries_for(self._table, who):
             self._names[entry.id] = name

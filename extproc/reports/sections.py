@@ -38,7 +38,7 @@ def _total(report: Report) -> Table:
     unpriced = sum(line.unpriced for line in report.spent.values())
     row = (report.requests, report.tokens, report.nano, report.unfunded, unpriced, report.moved,
            report.wasted, *[report.states[state] for state in sorted(report.states)])
-    return Table(columns, [row], title="In all (records by state; late and adjust are corrections)")
+    return Table(columns, [row], title="In all (records by state; late and adjust are corrections)", upright=True)
 
 
 def _spend(report: Report) -> Table:

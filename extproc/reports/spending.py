@@ -164,8 +164,9 @@ class Report:
         return attempt.HasField("cost_nano_usd") and attempt.cost_nano_usd == 0 and tokens_of(attempt).complete
 
     def _need_not(self, admission: pb.Admission, tokens: Tokens) -> str | None:
-        """Say why a request that a cloud answered did not need it, by the words of core/routing.py; None: it did."""
-        if admission.reason.startswith(_SMART_CLOUD):
+        """Say why a request that a cloud answered did not need it, by the words of core/routing.py; None: it did, or
+        nobody knows (an orphan tells no reason)."""
+        if not admission.reason or admission.reason.startswith(_SMART_CLOUD):
             return None
         if self._context is not None and (tokens.total_input or 0) + (tokens.total_output or 0) > self._context:
             return None

@@ -55,15 +55,26 @@ class Table(msgspec.Struct, frozen=True):
     rows: Sequence[Row]
     total: Row | None = None
     title: str = ""
+    upright: bool = False
+    """Whether text shows each column on a line of its own."""
+
+
+def without(table: Table, name: str) -> Table:
+    """Return the table without one of its columns."""
+    keep = [index for index, column in enumerate(table.columns) if column.name != name]
+    return msgspec.structs.replace(
+        table, columns=tuple(table.columns[index] for index in keep),
+        rows=[tuple(row[index] for index in keep) for row in table.rows],
+        total=None if table.total is None else tuple(table.total[index] for index in keep))
 
 
 # ---------------------------------------------------------------------------------------- numbers and names
 
 
-def dollars(nano: int) -> str:
-    """Return nano-dollars as a decimal number of dollars: exact, at least cents, no zeros beyond."""
+def dollars(nano: int, places: int = 2) -> str:
+    """Return nano-dollars as a decimal number of dollars: exact, with at least so many places, no zeros beyond."""
     whole, part = divmod(abs(nano), NANO)
-    decimals = f"{part:09d}".rstrip("0").ljust(2, "0")
+    decimals = f"{part:09d}".rstrip("0").ljust(places, "0")
     return f"{'-' if nano < 0 else ''}{whole}.{decimals}"
 
 
@@ -72,50 +83,67 @@ def printable(text: str) -> str:
     return "".join([sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text])
 
 
-def _grouped_dollars(nano: int) -> str:
-    whole, _, decimals = dollars(abs(nano)).partition(".")
+def _grouped_dollars(nano: int, places: int) -> str:
+    whole, _, decimals = dollars(abs(nano), places).partition(".")
     return f"{'-' if nano < 0 else ''}${int(whole):,}.{decimals}"
 
 
-def _text(kind: Kind, cell: Cell) -> str:
-    """Return what people read."""
+def _nano(column: Column, cell: Cell) -> int | None:
+    """Return a cell's money; None: it is none."""
     if isinstance(cell, Amount):
-        return _grouped_dollars(cell.number) if cell.unit == "usd" else f"{cell.number:,}"
+        return cell.number if cell.unit == "usd" else None
+    return cell if column.kind == "usd" and isinstance(cell, int) else None
+
+
+def _texts(column: Column, cells: Sequence[Cell]) -> list[str]:
+    """Return what people read, all money of the column with as many places as its longest amount needs."""
+    money = [nano for cell in cells if (nano := _nano(column, cell)) is not None]
+    places = max((len(dollars(nano).partition(".")[2]) for nano in money), default=2)
+    return [_text(column, cell, places) for cell in cells]
+
+
+def _text(column: Column, cell: Cell, places: int) -> str:
+    if (nano := _nano(column, cell)) is not None:
+        return _grouped_dollars(nano, places)
     if isinstance(cell, tuple):
         return printable(", ".join(cell))
-    if cell is None:
-        return "-"
     if isinstance(cell, str):
         return printable(cell)
-    match kind:
-        case "usd":
-            return _grouped_dollars(cell)
-        case "permille":
-            return f"{cell / 10:,.1f} %"
-        case "moment":
-            return moment(cell) if cell else "-"
-        case _:
-            return f"{cell:,}"
+    if cell is None or (column.kind == "moment" and cell == 0):
+        return "-"
+    number = cell.number if isinstance(cell, Amount) else cell
+    if column.kind == "permille":
+        return f"{number / 10:,.1f} %"
+    return moment(number) if column.kind == "moment" else f"{number:,}"
 
 
 # ---------------------------------------------------------------------------------------- text
 
 
 def as_text(table: Table, width: int | None = None) -> str:
-    """Return the table for a terminal of that many columns; None: as wide as it needs to be."""
+    """Return the table for a terminal of that many columns; None: as wide as it needs to be. Numbers are never cut."""
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    made = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_footer=table.total is not None, show_edge=False)
-    for index, column in enumerate(table.columns):
-        footer = "" if table.total is None else _text(column.kind, table.total[index])
-        right = column.kind not in ("text", "moment", "list")
-        made.add_column(Text(column.heading), Text(footer), justify="right" if right else "left",
-                        no_wrap=right or width is None, overflow="fold")
-    for row in table.rows:
-        made.add_row(*[Text(_text(column.kind, cell)) for column, cell in zip(table.columns, row, strict=True)])
+    every = [*table.rows, *([] if table.total is None else [table.total])]
+    columns = [_texts(column, [row[index] for row in every]) for index, column in enumerate(table.columns)]
+    if table.upright:
+        made = RichTable(box=None, show_header=False, pad_edge=False)
+        for column, cells in zip(table.columns, columns, strict=True):
+            made.add_row(Text(column.heading), *[Text(cell, justify="right") for cell in cells])
+    else:
+        made = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_footer=table.total is not None, show_edge=False)
+        for column, cells in zip(table.columns, columns, strict=True):
+            number = column.kind not in ("text", "list")
+            made.add_column(
+                Text(column.heading), Text(cells[-1] if table.total is not None else ""), overflow="fold",
+                justify="right" if number and column.kind != "moment" else "left", no_wrap=width is None,
+                min_width=max(map(cell_len, cells), default=0) if number else None)
+        for cells in list(zip(*columns, strict=True))[: len(table.rows)]:
+            made.add_row(*[Text(cell) for cell in cells])
     out = io.StringIO()
     console = Console(file=out, width=width or 100_000, color_system=None, force_terminal=False, legacy_windows=False)
     console.print(made, crop=False)

@@ -7,10 +7,12 @@ import signal
 
 import pytest
 
+from extproc.ledger import rebuild
 from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.cluster import NotReplicated
 from extproc.ledger.money import Shortage, Unit
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.ledger.tables import Entry, Table
 from tests.contract.ledger_kit import (
     HOUR,
     OTHER_ROW,
@@ -256,6 +258,41 @@ class TestStoreFails:
         await free.close()
 
 
+class TestRebuild:
+    """A store that lost its data gets its windows back from the records."""
+
+    TABLE = Table(1, (Entry("day", Unit.USD, 1000, "day"), Entry("tok", Unit.TOKENS, 500, "total"),
+                      Entry("req", Unit.REQUESTS, 9, "total"), Entry("con", Unit.CONCURRENT, 9, "total")))  # fmt: skip
+
+    async def test_windows_come_back(self, desk: Desk) -> None:
+        """Windows made again from the records are what they were, debt included; then a table admits again."""
+        budgets = tuple(entry.at(now_ms()) for entry in self.TABLE.entries)
+        dead = await desk.open(50, *budgets)
+        await desk.begin(dead, 1, 40, 40, lease=OVER)
+        await desk.store.sweep(desk.org)
+        await desk.end(dead, 1, 30, *budgets, tokens=10)
+        for cost in (100, 150, 1200):
+            await desk.end(await desk.open(100, *budgets), 1, cost, *budgets, tokens=20)
+        await desk.store.finish(desk.org, await desk.open(0, budget("other", Unit.USD, 5)))
+        before = [state for state in (await desk.store.audit(desk.org)).windows if state.budget != "other"]
+        records = await desk.records()
+
+        lost = Desk(desk.store, desk.org + "-lost")
+        windows = rebuild.seeds(self.TABLE, rebuild.charged(records))
+        assert await desk.store.seed(lost.org, windows, 1) == "CHANGED"
+        for _ in range(2):
+            assert await desk.store.seed(lost.org, windows, 0) == "OK"
+        assert list((await desk.store.audit(lost.org)).windows) == before
+        await lost.publish()
+        assert await desk.store.seed(lost.org, windows, 0) == "NOT_EMPTY"
+        assert (await lost.reserve(make_rid(), costs(1), budgets=budgets)).code == "BUDGET"
+
+    async def test_other_periods_are_left_out(self) -> None:
+        """A window that is none of the table's periods is not made."""
+        sums = {"day:1": rebuild.Charged(5), "tok:0": rebuild.Charged(1, 2), "gone:0": rebuild.Charged(3)}
+        assert [(b.window, spent) for b, spent in rebuild.seeds(self.TABLE, sums)] == [("tok:0", 2)]
+
+
 class TestTimeAndChange:
     """Sweeps, clocks, windows, changes."""
 
@@ -268,6 +305,16 @@ class TestTimeAndChange:
         assert sum(swept) == 50
         assert await desk.state() == (500, 0, 0)
         await desk.check_rest()
+
+    async def test_list_of_windows_is_cleared(self, desk: Desk) -> None:
+        """A sweep forgets the names of windows that take no corrections any more."""
+        await desk.open(1, usd("gone", end_ms=now_ms() + 400, keep_ms=0), usd())
+        await asyncio.sleep(0.45)
+        await desk.store.sweep(desk.org)
+        if isinstance(desk.store, RedisTreasury):
+            names = await desk.store.door.call(("ZRANGE", f"{{{desk.org}}}:w", 0, -1))
+            assert names == [usd().window.encode()]
+        assert set(await desk.windows()) == {"org"}
 
     async def test_sweep_limit(self, desk: Desk) -> None:
         """A pass closes at most its limit; what waits is reserved meanwhile, so nothing is granted twice."""
@@ -295,9 +342,9 @@ class TestTimeAndChange:
 
     async def test_roll_between_reserve_and_end(self, desk: Desk) -> None:
         """A request settles into the windows of its admission though they are over."""
-        short = usd(end_ms=now_ms() + 120)
+        short = usd(end_ms=now_ms() + 400)
         rid = await desk.open(10, short)
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.45)
         assert (await desk.reserve(make_rid(), costs(1), budgets=(short,))).code == "WINDOW"
         await desk.end(rid, 1, 8, short)
         assert await desk.state() == (8, 0, 0)

@@ -258,9 +258,9 @@ class TestBegin:
 
     async def test_admission_windows_after_a_roll(self, desk: Desk) -> None:
         """Top-ups and charges go to the windows of the admission, also when those are over."""
-        short = usd(end_ms=now_ms() + 150)
+        short = usd(end_ms=now_ms() + 400)
         rid = await desk.open(100, short)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.45)
         await desk.begin(rid, 1, 160)
         assert await desk.state() == (0, 160, 0)
         await desk.end(rid, 1, 150, short)
@@ -377,10 +377,10 @@ class TestEnd:
 
     async def test_keep_time_is_over(self, desk: Desk) -> None:
         """After its keep time a window is skipped and not made again; the ledger still has the charge."""
-        gone, here = usd("gone", end_ms=now_ms() + 150, keep_ms=0), usd()
+        gone, here = usd("gone", end_ms=now_ms() + 400, keep_ms=0), usd()
         rid = await desk.open(100, gone, here)
         await desk.begin(rid, 1, 100)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.45)
         late = make_rid()
         assert (await desk.end(rid, 1, 40, gone, here)).code == "DONE"
         assert (await desk.end(late, 1, 40, gone, here)).code == "ORPHAN"
@@ -632,7 +632,7 @@ class TestRates:
             grant = await desk.reserve(make_rid(), costs(0), limits=(limit,))
             if grant.code == "OK":
                 break
-            assert grant.time_ms < due
+            assert grant.time_ms <= due  # times are told in whole milliseconds
             assert abs(grant.time_ms + grant.wait_ms - due) <= 1
             await asyncio.sleep(0.01)
         assert grant.time_ms >= due - 1

@@ -255,7 +255,7 @@ def test_report(gateway: Path) -> None:
     assert [(row["answered"], row["requests"], row["input"]) for row in told["where"]] == [
         ("local", 2, 1400), ("cloud", 4, 51_090)]
     assert {row["why"]: row["requests"] for row in told["could_be_local"]} == {
-        "sent to a cloud by name or rule, never judged": 2}  # the simple one is too long for the local model
+        "sent to a cloud by name or rule, never judged": 1}  # the simple one is too long for the local model
     assert told["failovers"] == [{"from_backend": "claude", "to_backend": "qwen", "cause": "429", "times": 1}]
     assert [row["cost_nano_usd"] for row in told["top"]] == [12_345_678_901, 3_000_000, 1_000_000, 77]
 

@@ -537,9 +537,13 @@ def test_terminal_event_without_its_blank_line() -> None:
 
 
 def test_the_last_backend_keeps_the_client_alive() -> None:
-    """With nothing left to fail over to, a slow stream is released with a ping, and goes on as ever."""
+    """With nothing left to fail over to, a slow stream is released, and pinged once the provider has sent a byte."""
     attempt = Attempt("anthropic", "openai").dispatched().answered()
     assert attempt.stage.waits
+    attempt.hear(Idle(), Idle())
+    assert attempt.status == 200
+    assert attempt.told == b""
+    attempt.fed([b": working\n\n"], end=False)
     attempt.hear(Idle(), Idle())
     assert attempt.told == 2 * b'event: ping\ndata: {"type": "ping"}\n\n'
     attempt.fed([openai_stream("Hi")], end=True)
@@ -556,7 +560,7 @@ def test_an_earlier_backend_sends_no_ping() -> None:
 
 def test_failure_after_a_ping_is_an_error_event() -> None:
     """A stream that was only kept alive ends with the schema's error event when its provider fails."""
-    attempt = Attempt().dispatched().answered()
+    attempt = Attempt().dispatched().answered().fed([b": working\n\n"], end=False)
     attempt.hear(Idle())
     assert attempt.told == b": keep-alive\n\n"
     attempt.fed([b'data: {"error": {"message": "no memory", "type": "server_error"}}\n\n'], end=True)

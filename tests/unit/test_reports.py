@@ -100,6 +100,28 @@ class TestForms:
         assert lines[3].split() == ["\ufffd[31mred", "0", "-", "-", "-", "*", "-7"]
         assert lines[-1].split() == ["total", "1,234,567", "-$0.000000001", "100.0", "%", "-", "$0.00"]
 
+    def test_places(self) -> None:
+        """Amounts of a column have as many places as the longest needs, so that their points stand below each other."""
+        text = as_text(Table((Column("cost", "usd"),), [(10**9,), (5,), (-(10**7),)], (2 * 10**9,)))
+        assert [line.strip() for line in text.splitlines() if "$" in line] == [
+            "$1.000000000", "$0.000000005", "-$0.010000000", "$2.000000000"]
+
+    def test_upright(self) -> None:
+        """A long row can stand upright."""
+        text = as_text(Table((Column("cost", "usd", "all of it"), Column("n", "count")), [(10**9, 12_345)], upright=True))
+        assert [line.split() for line in text.splitlines()] == [["all", "of", "it", "$1.00"], ["n", "12,345"]]
+
+    def test_too_narrow(self) -> None:
+        """Where a terminal is too narrow for its numbers, lines are longer than it, and no digit is lost."""
+        columns = tuple(Column(f"long heading {number}", "usd") for number in range(9))
+        text = as_text(Table(columns, [(123_456_789_123_456,) * 9]), 60)
+        assert text.count("$123,456.789123456") == 9
+
+    def test_without(self) -> None:
+        """A column can be left out, of the sum as well."""
+        found = tables.without(Table((Column("a"), Column("b")), [("1", "2")], ("3", "4")), "a")
+        assert (found.columns, found.rows, found.total) == ((Column("b"),), [("2",)], ("4",))
+
     def test_narrow_text(self) -> None:
         """In a narrow terminal names are folded, numbers are whole."""
         text = as_text(Table((Column("name"), Column("cost", "usd")), [("x" * 50, 1)]), 40)
@@ -285,7 +307,7 @@ class TestReport:
         ("pinned by model claude", None, "sent to a cloud by name or rule, never judged"),
         ("rule: night", None, "sent to a cloud by name or rule, never judged"),
         ("complex (0.9 >= 0.5): long", None, None), ("latency critical: fill in the middle", None, None),
-        ("simple (0.1 < 0.5): short", 1099, None),
+        ("simple (0.1 < 0.5): short", 1099, None), ("", None, None),
     ])
     def test_could_be_local(self, reason: str, context: int | None, counted: str | None) -> None:
         """A cloud's answer could have been local unless it was complex, urgent or too long for a local model."""

@@ -22,7 +22,7 @@ for _, entry in ipairs(touched) do
   if entry[4] == USD then unfunded = math.max(unfunded, debt) end
 end
 append(KEYS[2], 'adjust', ARGV[2], {}, cost, tokens, unfunded, entries, 0, 0)
-local row = enter(KEYS[3], KEYS[4], KEYS[5], tonumber(ARGV[5]), ARGV[6], ARGV[7], {unpack(ARGV, 9)})
+local row = enter(KEYS[3], KEYS[4], KEYS[5], ARGV[5], ARGV[6], ARGV[7], 9)
 redis.call('HINCRBY', row, 'cost', int(cost))
 tombstone(KEYS[1], id)
 return cmsgpack.pack({'DONE', unfunded, crossed})

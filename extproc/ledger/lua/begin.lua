@@ -38,7 +38,7 @@ if short > 0 or short_tokens > 0 then
 end
 
 if ARGV[5] then
-  row = enter(KEYS[3], KEYS[4], KEYS[5], tonumber(ARGV[7]), ARGV[8], ARGV[9], {unpack(ARGV, 10)})
+  row = enter(KEYS[3], KEYS[4], KEYS[5], ARGV[7], ARGV[8], ARGV[9], 10)
   record[ROW] = row
 end
 for _, value in ipairs({n, ARGV[3], need, tokens, row}) do open[#open + 1] = value end

@@ -10,12 +10,12 @@ local prefix, first = string.sub(KEYS[1], 1, -35), 9 + #limits
 local record, unfunded = load(KEYS[1]), 0
 
 local function bump(requests, change)
-  local row = enter(KEYS[5], KEYS[6], KEYS[7], tonumber(ARGV[9]), ARGV[10], ARGV[11], {unpack(ARGV, 13)})
-  redis.call('HINCRBY', row, 'requests', requests)
+  local row = enter(KEYS[5], KEYS[6], KEYS[7], ARGV[9], ARGV[10], ARGV[11], 13)
+  if requests > 0 then redis.call('HINCRBY', row, 'requests', requests) end
   redis.call('HINCRBY', row, 'input', ARGV[7])
   redis.call('HINCRBY', row, 'output', ARGV[8])
   if not cost then redis.call('HINCRBY', row, 'unpriced', 1) end
-  redis.call('HINCRBY', row, 'cost', int(change))
+  if change ~= 0 then redis.call('HINCRBY', row, 'cost', int(change)) end
   return row
 end
 

@@ -13,11 +13,12 @@ if redis.call('EXISTS', KEYS[3]) == 1 then return 'DUP' end
 
 local live, newest = {}, nil
 for _, key in ipairs(keys) do
-  local f = redis.call('HMGET', key, 'revoked', 'expires', 'created')
+  local f = redis.call('HMGET', key, 'revoked', 'expires', 'created', 'replaced')
   local expires = f[2] and tonumber(f[2]) or 0
   if f[3] and not f[1] and (expires == 0 or expires > now) then
-    live[#live + 1] = {key, expires, tonumber(f[3])}
-    if not newest or tonumber(f[3]) >= newest[3] then newest = live[#live] end
+    local rank = (f[4] and 0 or 1e15) + tonumber(f[3]) -- two may be of the same millisecond, but one is not replaced
+    live[#live + 1] = {key, expires, tonumber(f[3]), rank}
+    if not newest or rank > newest[4] then newest = live[#live] end
   end
 end
 
@@ -26,8 +27,10 @@ if ARGV[3] == 'create' then
 else
   if not newest then return 'NONE' end
   redis.call('HSET', KEYS[3], unpack(redis.call('HGETALL', newest[1])))
+  
   if not term then term = newest[2] > 0 and newest[2] - newest[3] or 0 end
   for _, old in ipairs(live) do
+    redis.call('HSET', old[1], 'replaced', int(now))
     if old[2] == 0 or old[2] > now + overlap then redis.call('HSET', old[1], 'expires', int(now + overlap)) end
   end
 end

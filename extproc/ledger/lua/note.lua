@@ -9,7 +9,7 @@ if not tats then return cmsgpack.pack({'LIMIT', wait, which}) end
 
 for i in ipairs(limits) do advance(KEYS[5 + i], tats[i]) end
 append(KEYS[2], 'cached', ARGV[2], {}, 0, 0, 0, {}, 0, 0)
-local row = enter(KEYS[3], KEYS[4], KEYS[5], tonumber(ARGV[4]), ARGV[5], ARGV[6], {unpack(ARGV, 8)})
+local row = enter(KEYS[3], KEYS[4], KEYS[5], ARGV[4], ARGV[5], ARGV[6], 8)
 redis.call('HINCRBY', row, 'requests', 1)
 tombstone(KEYS[1], rid)
 return cmsgpack.pack({'DONE'})

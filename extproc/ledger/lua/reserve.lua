@@ -7,13 +7,14 @@ local record = load(KEYS[1])
 local ask = ARGV[5] and cmsgpack.unpack(ARGV[5])
 
 local function verdict()
-  if ask and not redis.call('GET', KEYS[4]) then return 'EMPTY' end
+  local epoch = ask and redis.call('GET', KEYS[4])
+  if ask and not epoch then return 'EMPTY' end
   -- A repeat gets the same answer and changes nothing.
   if record then return record[STATE] == RESERVED and record[FIN] == 0 and 'AGAIN' or 'GONE' end
   -- A duplicate that arrives after the close would come back as a ghost and a second record.
   if redis.call('HEXISTS', KEYS[3], rid) == 1 or made(rid) + HORIZON < now then return 'GONE' end
   if not ask then return 'OK' end
-  if tonumber(redis.call('GET', KEYS[4])) ~= ask[1] then return 'STALE' end
+  if tonumber(epoch) ~= ask[1] then return 'STALE' end
   if redis.call('XLEN', KEYS[5]) >= tonumber(ARGV[4]) then return 'LOG_FULL' end
   for _, budget in ipairs(ask[2]) do
     if now < budget[4] or now >= budget[5] then return 'WINDOW' end
