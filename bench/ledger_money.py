@@ -19,8 +19,8 @@ import uvloop
 from bench.ledger import ADMISSION, ATTEMPT, RIDS, ROW, server
 from extproc.ledger import embedded
 from extproc.ledger.base import Settlement
-from extproc.ledger.money import LARGEST, Account, Ask, Budget, Need, Option, RateLimit, TrueUp, Unit
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.money.amounts import LARGEST, Account, Ask, Budget, Need, Option, RateLimit, TrueUp, Unit
 
 HOUR = 3_600_000
 START = time.time_ns() // 1_000_000 - HOUR

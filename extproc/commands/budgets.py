@@ -10,9 +10,9 @@ import click
 from extproc.commands.store import CommandError, Place, find, one_line, run, store_options, write
 
 if TYPE_CHECKING:
-    from extproc.ledger.money import Audit
     from extproc.ledger.redis_treasury import RedisTreasury
-    from extproc.ledger.tables import Table
+    from extproc.money.amounts import Audit
+    from extproc.money.tables import Table
     from extproc.reports import tables
     from extproc.reports.budgets import Names
 
@@ -51,7 +51,7 @@ async def _read(ledger: RedisTreasury, place: Place, everything: bool) -> tuple[
 async def _in_force(ledger: RedisTreasury, org: str) -> tuple[Table, Audit]:
     from msgspec import DecodeError
 
-    from extproc.ledger.tables import decode
+    from extproc.money.tables import decode
 
     epoch, blob = await ledger.table(org)
     if not epoch:

@@ -19,6 +19,7 @@ class Probe(msgspec.Struct, frozen=True):
 
 
 _PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+_PDF = "data:application/pdf;base64,JVBERi0="
 _PARAMETERS: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 _ANSWER_SCHEMA: Json = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"],
                         "additionalProperties": False}
@@ -72,7 +73,7 @@ _CHAT_TABLE: dict[str, Json] = {
     "image, URL": _user({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}),
     "image detail": _user({"type": "image_url", "image_url": {
         "url": f"data:image/png;base64,{_PNG}", "detail": "high"}}),
-    "PDF file": _user({"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}}),
+    "PDF file": _user({"type": "file", "file": {"filename": "a.pdf", "file_data": _PDF}}),
     "audio": _user({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}),
     "reasoning_content in history": _said(_ASK, {"role": "assistant", "content": "Mild.", "reasoning_content": "Hm."},
                                           {"role": "user", "content": "And Rome?"}),
@@ -107,9 +108,9 @@ _CHAT_TABLE: dict[str, Json] = {
     "a field of tomorrow": {"field_of_tomorrow": 1},
 }
 _CHAT_INSTEAD: dict[str, Json] = {
-    **{name: _WITH_TOOLS for name in (
+    **dict.fromkeys((
         "tool_choice auto", "tool_choice required", "tool_choice named", "tool_choice none",
-        "tool_choice allowed_tools", "parallel_tool_calls false", "strict tool", "custom (freeform) tool")},
+        "tool_choice allowed_tools", "parallel_tool_calls false", "strict tool", "custom (freeform) tool"), _WITH_TOOLS),
     "image detail": _user({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PNG}"}}),
     "reasoning_content in history": _said(
         _ASK, {"role": "assistant", "content": "Mild."}, {"role": "user", "content": "And Rome?"}),
@@ -189,9 +190,9 @@ _CLAUDE_TABLE: dict[str, Json] = {
     "a field of tomorrow": {"field_of_tomorrow": 1},
 }
 _CLAUDE_INSTEAD: dict[str, Json] = {
-    **{name: _CLAUDE_TOOLS for name in (
+    **dict.fromkeys((
         "tool with cache_control", "tool defer_loading", "tool_choice any", "tool_choice tool", "tool_choice none",
-        "disable_parallel_tool_use", "server tool (web search)")},
+        "disable_parallel_tool_use", "server tool (web search)"), _CLAUDE_TOOLS),
     "system blocks with cache_control": {"system": "Be brief."},
     "tool result with is_error": _result(_TEXT), "tool result with image": _result(_TEXT),
     "thinking in history": _thought(), "redacted thinking in history": _thought(),
@@ -243,7 +244,7 @@ _RESPONSES_TABLE: dict[str, Json] = {
         {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAA"},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Mild."}]}, _ITEM),
     "input_image, base64": _input({"type": "input_image", "image_url": f"data:image/png;base64,{_PNG}"}),
-    "input_file": _input({"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0="}),
+    "input_file": _input({"type": "input_file", "filename": "a.pdf", "file_data": _PDF}),
     "reasoning.effort": {"reasoning": {"effort": "high"}},
     "reasoning.summary": {"reasoning": {"summary": "auto"}},
     "include reasoning.encrypted_content": {"include": ["reasoning.encrypted_content"]},
@@ -262,9 +263,9 @@ _RESPONSES_TABLE: dict[str, Json] = {
     "a field of tomorrow": {"field_of_tomorrow": 1},
 }
 _RESPONSES_INSTEAD: dict[str, Json] = {
-    **{name: _FLAT_TOOLS for name in (
+    **dict.fromkeys((
         "custom (freeform) tool", "web_search tool", "tool_choice required", "tool_choice named", "tool_choice none",
-        "parallel_tool_calls false")},
+        "parallel_tool_calls false"), _FLAT_TOOLS),
     **{name: _items({"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Mild."}]},
                     _ITEM) for name in ("reasoning item with summary", "encrypted reasoning of OpenAI")},
     "input_image, base64": _input(), "input_file": _input(), "developer message": _items(_ITEM),

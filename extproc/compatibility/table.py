@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from extproc.compatibility.probes import PROBES, Probe
 from extproc.core.dispatch import say
 from extproc.core.errors import RequestError
-from extproc.compatibility.probes import PROBES, Probe
 from extproc.core.signals import extract
 from extproc.dialects import DIALECTS
 from extproc.dialects.base import Dialect

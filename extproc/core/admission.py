@@ -14,9 +14,9 @@ import msgspec
 from extproc.config import BudgetConfig, LimitConfig
 from extproc.core.bound import LEAST_OUTPUT, Bound, need, option_of
 from extproc.core.errors import RequestError
-from extproc.ledger.limits import rate_limit
-from extproc.ledger.money import Option, RateLimit, Unit
-from extproc.ledger.tables import Entry, Table
+from extproc.money.amounts import Option, RateLimit, Unit
+from extproc.money.limits import rate_limit
+from extproc.money.tables import Entry, Table
 from extproc.runtime import ANY, Backend, Chain, Runtime
 
 EACH = "*"

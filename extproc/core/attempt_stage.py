@@ -45,7 +45,7 @@ from extproc.core.signals import BYTES_PER_TOKEN
 from extproc.core.toolbox import Filter, Restorer
 from extproc.core.usage import Tokens
 from extproc.dialects.fim import PlainText
-from extproc.ledger.money import Need
+from extproc.money.amounts import Need
 from extproc.runtime import ANY, Runtime
 from extproc.schemas import CLIENTS, PROVIDERS
 from extproc.schemas.base import ClientSchema

@@ -14,7 +14,7 @@ import msgspec
 
 from extproc.core.conversation import Conversation, Document, Foreign, Image, Part, ToolResult
 from extproc.core.pricing import Price, Rate
-from extproc.ledger.money import Need, Option
+from extproc.money.amounts import Need, Option
 from extproc.runtime import Backend
 from extproc.tokens import upper_bound
 

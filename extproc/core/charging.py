@@ -8,8 +8,8 @@ from extproc import names
 from extproc.core.errors import Problem
 from extproc.core.events import Reserved
 from extproc.core.pricing import usd_text
-from extproc.ledger.limits import refusal
-from extproc.ledger.money import Ask, Budget, Grant, RateLimit, Unit
+from extproc.money.amounts import Ask, Budget, Grant, RateLimit, Unit
+from extproc.money.limits import refusal
 from extproc.runtime import Backend
 from extproc.tokens import family_of
 

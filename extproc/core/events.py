@@ -13,7 +13,7 @@ from extproc.core.conversation import Conversation
 from extproc.core.errors import Problem
 from extproc.core.identity import Caller
 from extproc.core.usage import Tokens
-from extproc.ledger.money import Ask, Grant, Need
+from extproc.money.amounts import Ask, Grant, Need
 
 # ---------------------------------------------------------------------------------------- events
 

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, overload
 
 import msgspec
 
-from extproc.ledger.money import (
+from extproc.money.amounts import (
     Account,
     Adjusted,
     Ask,

@@ -20,7 +20,8 @@ from extproc.ledger.base import (
     Settlement,
 )
 from extproc.ledger.memory_books import Book, Held, Open, Reservation, Window, fits, made, shortage
-from extproc.ledger.money import (
+from extproc.ledger.redis_ledger import LONGEST_LOG, MOST_ROWS, orphan_admission
+from extproc.money.amounts import (
     HORIZON_MS,
     Account,
     Ask,
@@ -33,7 +34,6 @@ from extproc.ledger.money import (
     Need,
     Unit,
 )
-from extproc.ledger.redis_ledger import LONGEST_LOG, MOST_ROWS, orphan_admission
 from extproc.pb import usage_pb2 as pb
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from extproc.ledger.base import RollupRow, Settlement
-from extproc.ledger.money import (
+from extproc.money.amounts import (
     HORIZON_MS,
     SOFT_LIMITS,
     Ask,

@@ -8,7 +8,7 @@ from typing import Any
 from extproc.ledger.base import RollupRow, Treasury
 from extproc.ledger.memory import MemoryLedger
 from extproc.ledger.memory_books import Held, Limits, Window, made
-from extproc.ledger.money import (
+from extproc.money.amounts import (
     HORIZON_MS,
     Adjusted,
     Audit,

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from extproc.ledger.money import Budget, Unit
-from extproc.ledger.tables import Table
+from extproc.money.amounts import Budget, Unit
+from extproc.money.tables import Table
 from extproc.pb import usage_pb2 as pb
 
 _SPENT_A_REQUEST = ("done", "closed", "expired", "orphan")

@@ -30,7 +30,7 @@ from extproc.ledger.base import (
 )
 from extproc.ledger.cluster import Door, NotReplicated, Wait, open_door
 from extproc.ledger.link import Reply, Word
-from extproc.ledger.money import Account, Ask, Begun, Crossing, Ended, Grant, Need
+from extproc.money.amounts import Account, Ask, Begun, Crossing, Ended, Grant, Need
 from extproc.pb import usage_pb2 as pb
 
 KEEP_ROLLUPS_S = 400 * 86_400

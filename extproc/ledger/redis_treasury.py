@@ -7,8 +7,8 @@ from typing import Any, cast
 import msgspec
 
 from extproc.ledger.base import RollupRow, Treasury
-from extproc.ledger.money import Adjusted, Audit, Budget, Noted, Published, RateLimit, SeedCode, Taken, TrueUp
 from extproc.ledger.redis_ledger import KEEP_ROLLUPS_S, RedisLedger, Script, keys_of, row_words
+from extproc.money.amounts import Adjusted, Audit, Budget, Noted, Published, RateLimit, SeedCode, Taken, TrueUp
 
 _PUBLISH = Script("publish", 3)
 _ADJUST = Script("adjust", 6, "rows", closes=True)

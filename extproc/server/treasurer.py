@@ -10,10 +10,10 @@ import msgspec
 
 from extproc.core.admission import Plan, Shared, entries_for, table_of
 from extproc.core.events import Reserved
-from extproc.ledger import tables
 from extproc.ledger.base import LedgerUnavailable, Treasury
-from extproc.ledger.money import Ask, Grant, RateLimit, TrueUp
-from extproc.ledger.tables import Table
+from extproc.money import tables
+from extproc.money.amounts import Ask, Grant, RateLimit, TrueUp
+from extproc.money.tables import Table
 from extproc.runtime import Runtime
 
 _log = logging.getLogger("extproc.budgets")

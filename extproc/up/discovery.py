@@ -10,7 +10,6 @@ import msgspec
 from extproc.up.detect import detect
 
 
-
 class Cloud(msgspec.Struct, frozen=True):
     """A provider that is used when its key is in the environment. `strong` and `fast` are its models for chains."""
 
@@ -26,7 +25,8 @@ CLOUDS = (
     Cloud("claude", "ANTHROPIC_API_KEY", "anthropic", "https://api.anthropic.com", "anthropic", "claude-sonnet-5"),
     Cloud("gpt", "OPENAI_API_KEY", "openai", "https://api.openai.com/v1", "openai", "gpt-5.6"),
     Cloud("deepseek", "DEEPSEEK_API_KEY", "deepseek", "https://api.deepseek.com", "deepseek", "deepseek-v4-flash"),
-    Cloud("codestral", "CODESTRAL_API_KEY", "mistral", "https://codestral.mistral.ai/v1", "mistral", "codestral-latest"),
+    Cloud("codestral", "CODESTRAL_API_KEY", "mistral", "https://codestral.mistral.ai/v1", "mistral",
+          "codestral-latest"),
 )
 LOCALS = (("ollama", 11434), ("llamacpp", 8080), ("vllm", 8000))
 

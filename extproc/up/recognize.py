@@ -1,4 +1,4 @@
-"""Which dialect the local servers of a configuration speak, asked of them at start and told to the workers in a file."""
+"""Which dialect the local servers of a configuration speak: asked of them, and told to the workers in a file."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ import msgspec
 
 from extproc.ledger.base import LedgerUnavailable, RollupRow, Settlement
 from extproc.ledger.memory_treasury import MemoryTreasury
-from extproc.ledger.money import LARGEST, Account, Ask, Budget, Grant, Need, Option, RateLimit, TrueUp, Unit
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.money.amounts import LARGEST, Account, Ask, Budget, Grant, Need, Option, RateLimit, TrueUp, Unit
 from extproc.pb import usage_pb2 as pb
 from tests.contract.ledger_servers import Cluster, Server
 

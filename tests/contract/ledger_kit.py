@@ -10,7 +10,8 @@ import pytest
 
 from extproc.ledger.base import RollupRow, Settlement
 from extproc.ledger.memory_treasury import MemoryTreasury
-from extproc.ledger.money import (
+from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.money.amounts import (
     Account,
     Ask,
     Begun,
@@ -24,7 +25,6 @@ from extproc.ledger.money import (
     Unit,
     WindowState,
 )
-from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.pb import usage_pb2 as pb
 from tests.contract.ledger_servers import binary
 

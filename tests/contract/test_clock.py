@@ -7,10 +7,10 @@ from collections import deque
 
 import pytest
 
-from extproc.ledger.limits import rate_limit
 from extproc.ledger.memory_treasury import MemoryTreasury
-from extproc.ledger.money import HORIZON_MS, Unit
-from extproc.ledger.tables import Entry
+from extproc.money.amounts import HORIZON_MS, Unit
+from extproc.money.limits import rate_limit
+from extproc.money.tables import Entry
 from tests.contract.ledger_kit import OVER, Desk, costs, make_rid, usd
 
 START = 1_795_438_800_000

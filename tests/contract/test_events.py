@@ -10,9 +10,9 @@ import pytest
 from extproc.ledger import rebuild
 from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.cluster import NotReplicated
-from extproc.ledger.money import Shortage, Unit
 from extproc.ledger.redis_treasury import RedisTreasury
-from extproc.ledger.tables import Entry, Table
+from extproc.money.amounts import Shortage, Unit
+from extproc.money.tables import Entry, Table
 from tests.contract.ledger_kit import (
     HOUR,
     OTHER_ROW,

@@ -8,8 +8,8 @@ import pytest
 
 from extproc.ledger.base import Settlement
 from extproc.ledger.memory_treasury import MemoryTreasury
-from extproc.ledger.money import Account, Crossing, LimitLeft, Option, Shortage, TrueUp, Unit
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.money.amounts import Account, Crossing, LimitLeft, Option, Shortage, TrueUp, Unit
 from extproc.pb import usage_pb2 as pb
 from tests.contract.ledger_kit import (
     HOUR,

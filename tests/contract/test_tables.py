@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from extproc.ledger import tables
-from extproc.ledger.limits import Refusal, rate_limit, refusal
-from extproc.ledger.money import LARGEST, Ask, Budget, Grant, GrantCode, Need, Option, RateLimit, Shortage, Unit
-from extproc.ledger.tables import Entry, Per, Table
+from extproc.money import tables
+from extproc.money.amounts import LARGEST, Ask, Budget, Grant, GrantCode, Need, Option, RateLimit, Shortage, Unit
+from extproc.money.limits import Refusal, rate_limit, refusal
+from extproc.money.tables import Entry, Per, Table
 
 HOUR = 3_600_000
 DAY = 24 * HOUR

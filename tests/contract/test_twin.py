@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from extproc.ledger.base import RollupRow
 from extproc.ledger.memory_treasury import MemoryTreasury
-from extproc.ledger.money import Account, Grant, LimitLeft, Option, TrueUp, Unit
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.money.amounts import Account, Grant, LimitLeft, Option, TrueUp, Unit
 from extproc.pb import usage_pb2 as pb
 from tests.contract.ledger_kit import (
     DAY,

@@ -24,9 +24,9 @@ from extproc.core.admission import Identity, entries_for, table_of
 from extproc.ledger.base import RollupRow, Settlement
 from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.keys import KeyStore, digest_of
-from extproc.ledger.money import Account, Ask, Need, Option
 from extproc.ledger.redis_treasury import RedisTreasury
-from extproc.ledger.tables import encode
+from extproc.money.amounts import Account, Ask, Need, Option
+from extproc.money.tables import encode
 from extproc.pb import usage_pb2 as pb
 from extproc.reports.periods import DAY_MS, Period, day_of
 from tests.contract.ledger_servers import Server

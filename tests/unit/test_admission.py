@@ -14,7 +14,7 @@ from extproc.core.bound import IMAGE_TOKENS, UNKNOWN_CONTEXT, bound_of, need
 from extproc.core.errors import RequestError
 from extproc.core.pricing import cost
 from extproc.core.usage import Tokens
-from extproc.ledger.money import Unit
+from extproc.money.amounts import Unit
 from extproc.runtime import Runtime
 from extproc.schemas import CLIENTS
 from tests.stage_kit import body, runtime

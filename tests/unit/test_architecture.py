@@ -25,10 +25,10 @@ with warnings.catch_warnings():  # envoy-data-plane still uses what pydantic cal
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "extproc"
-PURE = ("core", "schemas", "wire", "dialects", "compatibility", "tokens")
+PURE = ("core", "schemas", "wire", "dialects", "compatibility", "tokens", "money", "textmodel")
 IMPURE = re.compile(
     r"(grpc|redis|opentelemetry|prometheus_client|asyncio|logging|os|time|random|socket|aiohttp|google|subprocess"
-    r"|threading|datetime|secrets|uuid|extproc\.pb|extproc\.(server|ledger|telemetry|up|envoyconf|cli|prices|demo))"
+    r"|threading|secrets|uuid|extproc\.pb|extproc\.(server|ledger|telemetry|up|envoyconf|cli|prices|demo))"
     r"(\.|$)"
 )
 MAY_USE = {
@@ -36,15 +36,17 @@ MAY_USE = {
     "wire": {"core"},  # its errors only
     "schemas": {"core", "wire"},
     "dialects": {"core", "schemas"},
-    "core": {"config", "dialects", "names", "runtime", "schemas", "tokens", "wire"},
+    "core": {"config", "dialects", "money", "names", "runtime", "schemas", "tokens", "wire"},
+    "money": set[str](), "textmodel": set[str](), "commands": {"config", "core", "ledger", "money", "pb", "prices", "reports"},
+    "reports": {"core", "money", "pb"},
     "compatibility": {"core", "dialects", "schemas"},
     "tokens": {"core"},
     "runtime": {"config", "core", "dialects"},
     "prices": {"core"},
-    "ledger": {"pb"},
+    "ledger": {"core", "money", "pb"},
     "telemetry": {"core"},
     "envoyconf": {"config", "names", "runtime"},
-    "server": {"core", "ledger", "names", "pb", "runtime", "telemetry", "tokens"},
+    "server": {"core", "ledger", "names", "pb", "money", "runtime", "telemetry", "tokens"},
 }
 COMPOSITION = ("server/worker.py", "up/", "cli.py")
 
@@ -71,6 +73,13 @@ def named(path: Path) -> str:
 def test_sans_io(path: Path) -> None:
     """The core, the schemas and the wire import no I/O, no clock, no environment, no randomness and no protobuf."""
     assert [name for name in imported(path) if IMPURE.match(name)] == []
+
+
+@pytest.mark.parametrize("path", sources(*PURE), ids=named)
+def test_no_clock(path: Path) -> None:
+    """datetime is there for calendars; nobody pure asks it for the time."""
+    called = {node.attr for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Attribute)}
+    assert called & {"now", "utcnow", "today"} == set()
 
 
 @pytest.mark.parametrize("path", sources(), ids=named)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.pricing import Price, Rate, per_million
-from extproc.ledger.money import Audit, Unit, WindowState
-from extproc.ledger.tables import END_OF_TIME_MS, Entry
-from extproc.ledger.tables import Table as BudgetTable
+from extproc.money.amounts import Audit, Unit, WindowState
+from extproc.money.tables import END_OF_TIME_MS, Entry
+from extproc.money.tables import Table as BudgetTable
 from extproc.pb import usage_pb2 as pb
 from extproc.reports import budgets, spending, tables
 from extproc.reports.periods import Period, PeriodRefused, day_of, length_ms, period, remaining

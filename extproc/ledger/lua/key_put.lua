@@ -27,7 +27,7 @@ if ARGV[3] == 'create' then
 else
   if not newest then return 'NONE' end
   redis.call('HSET', KEYS[3], unpack(redis.call('HGETALL', newest[1])))
-  
+  redis.call('HDEL', KEYS[3], 'replaced')
   if not term then term = newest[2] > 0 and newest[2] - newest[3] or 0 end
   for _, old in ipairs(live) do
     redis.call('HSET', old[1], 'replaced', int(now))

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from extproc.ledger.money import LARGEST, Budget, Unit, check_amount
+from extproc.money.amounts import LARGEST, Budget, Unit, check_amount
 
 Per = Literal["minute", "hour", "day", "week", "month", "total"]
 HOUR_MS = 3_600_000

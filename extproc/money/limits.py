@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from extproc.ledger.money import Ask, Grant, RateLimit
+from extproc.money.amounts import Ask, Grant, RateLimit
 
 SHORT_WINDOW_MS = 60_000
 """Windows up to this long are worth waiting for."""
