@@ -79,6 +79,8 @@ class Runtime:
             self.pins[name] = self._add(f"pin.{name}", [self._backend(f"{name}/{ANY}")])
         self.callers = {bytes.fromhex(key.sha256): self._caller(key) for key in config.auth.keys}
         self.anybody = Caller(config.auth.org)
+        baseline = config.money.baseline
+        self.baseline = None if baseline is None else self.resolve(*baseline.split("/", 1)).price
         failover = config.failover
         self.first_event_ms = str(int(failover.first_event_timeout * 1000))
         self.answer_ms = str(int(failover.answer_timeout * 1000))

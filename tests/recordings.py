@@ -1,7 +1,8 @@
 """Recorded provider traffic: requests and the answers they got.
 
-`tests/data/recorded` holds the ones that every test run replays, as JSON. With the variable RECORDINGS naming a folder of
-VCR recordings (`*/*.yaml`, as the projects named in tests/data/README.md publish them) those are read as well.
+`tests/data/recorded` holds the ones that every test run replays, as JSON. Where the variable RECORDINGS names a folder of
+VCR recordings (`*/*.yaml`, as the projects named in tests/data/README.md publish them), or one lies beside the checkout
+in `shared/data/recorded`, those are read as well.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ def captures() -> list[Recording]:
 @cache
 def _all() -> dict[str, Recording]:
     found = {path.stem: _from_json(path) for path in sorted((DATA / "recorded").glob("*.json"))}
-    if folder := os.environ.get("RECORDINGS"):
-        for path in sorted(Path(folder).glob("*/*.yaml")):
-            for recording in _from_yaml(path):
-                found.setdefault(recording.name, recording)
+    folder = os.environ.get("RECORDINGS") or DATA.parents[2] / "shared" / "data" / "recorded"
+    for path in sorted(Path(folder).glob("*/*.yaml")):
+        for recording in _from_yaml(path):
+            found.setdefault(recording.name, recording)
     return found
 
 

@@ -105,5 +105,7 @@ class MoneyConfig(Model):
     """Whether `max_tokens` that the client named may be lowered to what is affordable (told in a header)."""
     store_down: Literal["deny", "allow"] | None = None
     """Without the store: refuse, or go on unreserved. Default: deny where there are budgets, else allow."""
+    baseline: str | None = None
+    """BACKEND/MODEL that requests would have gone to without the gateway: what savings are told against."""
     generation: Annotated[int, Field(ge=1)] | None = None
     """Of the budgets: a higher one replaces those in the store. Default: the time the file was changed."""

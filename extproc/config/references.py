@@ -69,6 +69,9 @@ def _in_settings(config: GatewayConfig) -> list[Finding]:
     if config.auth.mode == "none" and host not in ("127.0.0.1", "[::1]", "localhost"):
         found.append((("listen",), f"{config.listen} is not loopback, and auth.mode none is for loopback only; "
                                    "use auth.mode keys, or 127.0.0.1, [::1] or localhost"))
-    if config.auth.mode == "keys" and not config.auth.keys:
-        found.append((("auth", "keys"), "mode keys needs at least one key; make one with: extproc keys create"))
+    if config.money.baseline is not None:
+        backend, _, model = config.money.baseline.partition("/")
+        if backend not in config.backends or not model:
+            found.append((("money", "baseline"), f"unknown backend {backend}; expected BACKEND/MODEL, with one of: "
+                                                 f"{', '.join(config.backends)}"))
     return found

@@ -184,6 +184,7 @@ class AttemptStage:
         if self._backend.model == ANY:
             self._backend = runtime.resolve(self._backend.name, carried.model)
         self._carried, self._failover = carried, frozenset(runtime.config.failover.on)
+        self._baseline = runtime.baseline
         self._limits, self._last = runtime.config.failover, self._number >= carried.backends
         self._model = self._backend.model
         self._state, self._settled = "body", False
@@ -377,7 +378,8 @@ class AttemptStage:
             first_event_ms=None if self._first_event is None else self._first_event - self._started,
             reported_model=learnt.model if learnt is not None else "",
             finish_reason=learnt.finish if learnt is not None else "", problem=problem,
-            begun=self._known,
+            begun=self._known, price_version=self._backend.price.version if self._backend.price else "",
+            counterfactual=pricing.cost(tokens, self._baseline) if self._baseline is not None else None,
         )]
 
     def _seen(self, tokens: Tokens, characters: int) -> Tokens:

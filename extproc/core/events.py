@@ -173,6 +173,8 @@ class Reserve(msgspec.Struct, frozen=True):
 
     admission: Admission
     plan: Plan | None = None
+    admitted: int = 0
+    """When, in ms since the epoch: it decides the day of the rollup."""
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -204,6 +206,9 @@ class End(msgspec.Struct, frozen=True):
     reported_model: str = ""
     finish_reason: str = ""
     problem: Problem | None = None
+    price_version: str = ""
+    counterfactual: int | None = None
+    """What the same tokens would have cost at the baseline model; None: unknown."""
     begun: bool = True
     """False: the store did not answer `Begin`, so it may or may not know of this attempt."""
 

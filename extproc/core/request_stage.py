@@ -236,7 +236,7 @@ class RequestStage:
     def _reserve(self) -> list[Action]:
         assert self._carried is not None
         self._state, self._reserved = "reserving", True
-        return [Reserve(self._carried.admission, self._plan())]
+        return [Reserve(self._carried.admission, self._plan(), self._carried.admitted)]
 
     def _plan(self) -> Plan | None:
         """What the request asks of budgets and limits; None where there are none."""

@@ -168,6 +168,10 @@ class Ledger(Protocol):
         """Expire every reservation of the org whose lease is over; returns how many were closed."""
         ...
 
+    async def orgs(self) -> list[str]:
+        """The orgs that ever reserved, for sweepers and exporters."""
+        ...
+
     async def close(self) -> None:
         """Release connections."""
         ...

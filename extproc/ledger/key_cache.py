@@ -83,13 +83,8 @@ class KeyCache:
         if task is None:
             task = asyncio.get_running_loop().create_task(self._fetch(digest))
             self._flights[digest] = task
-            task.add_done_callback(lambda done: self._landed(digest, done))
+            task.add_done_callback(lambda _: self._flights.pop(digest))
         return task
-
-    def _landed(self, digest: bytes, task: asyncio.Task[Caller | None]) -> None:
-        del self._flights[digest]
-        if not task.cancelled():
-            task.exception()  # all who asked may have left
 
     async def _fetch(self, digest: bytes) -> Caller | None:
         caller = await self._store.get(digest)
@@ -101,7 +96,6 @@ class KeyCache:
             if len(self._unknown) > self._most:
                 self._unknown.popitem(last=False)
         else:
-            self._unknown.pop(digest, None)
             self._known[digest] = now, caller
             self._known.move_to_end(digest)
             if len(self._known) > self._most:

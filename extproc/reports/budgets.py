@@ -42,7 +42,7 @@ def lines(table: Table, audit: Audit, *, everything: bool = False) -> list[Line]
         entry = by_id.get(state.budget) or by_id.get(state.budget.rpartition(".")[0])
         start = int(state.window.rpartition(":")[2])
         window = None if entry is None else msgspec.structs.replace(entry.at(start), id=state.budget)
-        current = window is not None and window.start_ms == start and True
+        current = window is not None and window.start_ms == start and window.end_ms > audit.time_ms
         if current or everything:
             seen.add(state.window)
             found.append((order[entry.id] if entry else len(order), Line(state, window, entry)))

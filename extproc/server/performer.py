@@ -118,7 +118,8 @@ class Performer:
         blob = pb.Admission(
             request_id=stream.rid, org=admission.org, team=admission.team, project=admission.project,
             user=admission.user, key=admission.key, route=admission.route, reason=admission.reason,
-            model_asked=admission.model, client_schema=admission.schema, stream=admission.stream, admitted_unix_ms=now,
+            model_asked=admission.model, client_schema=admission.schema, stream=admission.stream,
+            admitted_unix_ms=action.admitted,
         ).SerializeToString()
 
         async def call() -> None:
@@ -218,12 +219,17 @@ class Performer:
 
     def _identify(self, action: ev.Identify, stream: Watched, channel: Channel) -> None:
         async def call() -> None:
-            try:
-                found = [await self._keys.find(digest) for digest in action.digests]
-            except LedgerUnavailable:
-                stream.hear(ev.Identified(None, unavailable=True))
-                return
-            stream.hear(ev.Identified(next((caller for caller in found if caller is not None), None)))
+            unavailable = False
+            for digest in action.digests:
+                try:
+                    caller = await self._keys.find(digest)
+                except LedgerUnavailable:
+                    unavailable = True
+                    continue
+                if caller is not None:
+                    stream.hear(ev.Identified(caller))
+                    return
+            stream.hear(ev.Identified(None, unavailable))
 
         channel.later(call())
 
@@ -257,7 +263,8 @@ class Performer:
                     await self._renew()
                 if now >= sweep_at:
                     sweep_at = now + SWEEP_EVERY * random.uniform(0.7, 1.3)  # noqa: S311
-                    await self._ledger.sweep(self.runtimes.current.config.auth.org)
+                    for org in await self._ledger.orgs():
+                        await self._ledger.sweep(org)
             except LedgerUnavailable:
                 _log.warning("the store is not reachable; leases and sweep wait")
 
@@ -296,7 +303,8 @@ def _settlement(carried: ev.Carried, end: ev.End) -> Settlement:
                          cache_write_1h=tokens.cache_write_1h, output=tokens.output, reasoning=tokens.reasoning),
         cost_nano_usd=end.cost, duration_ms=max(end.duration_ms, 0), time_to_first_token_ms=end.first_event_ms,
         error_body=msgspec.json.encode(end.problem).decode() if end.problem else "",
-        model_reported=end.reported_model, finish_reason=end.finish_reason,
+        model_reported=end.reported_model, finish_reason=end.finish_reason, price_version=end.price_version,
+        counterfactual_nano_usd=end.counterfactual,
     ).SerializeToString()
     row = _row(carried, end.backend, end.model)
     return Settlement(blob, end.cost, tokens.total_input or 0, tokens.total_output or 0, row, carried.rid)

@@ -11,8 +11,9 @@ import pytest
 
 from extproc.core.identity import Caller
 from extproc.ledger.base import LedgerUnavailable
-from extproc.ledger.cluster import open_door
+from extproc.ledger.cluster import DurableLink, open_door
 from extproc.ledger.keys import Changes, KeyRecord, KeyRefused, Keys, KeyStore
+from extproc.ledger.link import Reply, Word
 from extproc.ledger.memory_keys import MemoryKeyStore
 from tests.contract.ledger_kit import now_ms
 from tests.contract.ledger_servers import Place, Server
@@ -277,6 +278,25 @@ class TestReading:
         assert [one.digest[16] for one in await keys.starting(head + "f")] == ["f"]
         assert await keys.starting(head + "1") == []
         assert await keys.starting("größe") == []
+
+
+async def test_keys_are_declared(server: Server) -> None:
+    """A script is told all keys it reads, as a cluster asks for."""
+    door = open_door(server.url, connect_timeout=2, call_timeout=5)
+    declared: list[list[object]] = []
+
+    class Watched(DurableLink):
+        def call_durable(self, words: tuple[Word, ...], again: tuple[Word, ...] | None = None) -> asyncio.Future[Reply]:
+            declared.append([word.decode() if isinstance(word, bytes) else str(word) for word in words[3 : 3 + int(words[2])]])
+            return door.call_durable(words, again)
+
+    keys = KeyStore(Watched(server.url, connect_timeout=2, call_timeout=5))
+    first, second = await made(keys, "a"), digest()
+    assert await keys.rotate("a", second, DAY) == "DONE"
+    names = ["{keys}:n", "{keys}:d"]
+    assert declared == [[*names, f"{{keys}}:k:{first}"], [*names, f"{{keys}}:k:{second}"],
+                        [*names, f"{{keys}}:k:{second}", f"{{keys}}:k:{first}"]]
+    await door.close()
 
 
 async def test_the_store_is_gone(server: Server) -> None:

@@ -153,9 +153,9 @@ def test_taken_address_is_told(tmp_path):
 
 
 def test_keys_create():
-    """`keys create` shows a key once with the entry for the configuration."""
-    told = run("keys", "create", "--name", "ci", "--team", "web").stderr
-    assert re.search(r"xp-[\w-]{40,}", told)
+    """`keys create --config-only` shows a key once with the entry for the configuration."""
+    told = run("keys", "create", "--config-only", "--name", "ci", "--team", "web").stderr
+    assert re.search(r"gw-[\w-]{43}", told)
     assert re.search(r'"sha256": "[0-9a-f]{64}", "team": "web"', told)
 
 

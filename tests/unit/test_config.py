@@ -71,7 +71,7 @@ EXPECTED = [
     "jwt_without_issuer.yaml:9: auth.jwt.issuer: is required",
     "jwt_without_jwks.yaml:9: auth.jwt.jwks: is required",
     "jwt_without_mode.yaml:9: auth.jwt: is for mode jwt, but auth.mode is keys",
-    "keys_without_keys.yaml:7: auth.keys: mode keys needs at least one key; make one with: extproc keys create",
+    "baseline_unknown.yaml:7: money.baseline: unknown backend gpd; expected BACKEND/MODEL, with one of: gpt, qwen",
     "missing_field.yaml:2: backends.gpt.schema: is required, unless a dialect is given",
     "missing_secret_file.yaml:2: backends.gpt.api_key: secret file nowhere.txt cannot be read: No such "
     "file or directory",

@@ -1,0 +1,87 @@
+"""The cost of every recorded answer, computed a second way: decimals, from the provider's own usage object."""
+
+from __future__ import annotations
+
+import json
+from decimal import ROUND_CEILING, Decimal, localcontext
+from typing import Any
+
+import pytest
+
+from extproc.core.conversation import UsageReport
+from extproc.core.pricing import Price, Rate, cost, per_million
+from extproc.core.usage import Tokens
+from extproc.schemas import PROVIDERS
+from extproc.wire.sse import SseDecoder
+from tests.recordings import Recording, recordings
+
+USD = {"input": "0.27", "output": "1.103", "read": "0.003625", "write_5m": "0.3375", "write_1h": "0.54"}
+"""Dollars per million, chosen so that no price is a whole number of nano-dollars."""
+PRICE = Price(*[Rate(per_million(USD[name])) for name in ("input", "output", "read", "write_5m", "write_1h")])
+ANSWERED = [one for schema in ("openai", "anthropic", "responses", "completions") for one in recordings(schema)
+            if one.status == 200 and one.body]
+
+
+def reported(recording: Recording) -> Tokens:
+    """The usage as the codec reads it."""
+    provider, tokens = PROVIDERS[recording.schema], Tokens()
+    if recording.is_stream:
+        parser = provider.stream_parser()
+        events = [e for sse in SseDecoder().feed(recording.body) if sse.data for e in parser.feed(sse)]
+    else:
+        events = list(provider.parse_response(recording.body))
+    for event in events:
+        if isinstance(event, UsageReport):
+            tokens = tokens.merged(event.tokens)
+    return tokens
+
+
+def objects(recording: Recording) -> list[dict[str, Any]]:
+    """Every usage object of the answer, in order."""
+    lines = recording.body.decode().split("\n")
+    texts = [line[5:] for line in lines if line.startswith("data:")] if recording.is_stream else [recording.body.decode()]
+    found: list[dict[str, Any]] = []
+    for text in texts:
+        if not text.strip().startswith("{"):
+            continue
+        value = json.loads(text)
+        for holder in (value, value.get("message"), value.get("response")):
+            if isinstance(holder, dict) and isinstance(holder.get("usage"), dict):
+                found.append(holder["usage"])
+    return found
+
+
+def by_hand(recording: Recording) -> int | None:
+    """Nano-dollars from the last value of each field, the provider's way; None without usage."""
+    last: dict[str, Any] = {}
+    for usage in objects(recording):
+        last |= {name: value for name, value in usage.items() if value is not None}
+    if not last:
+        return None
+    if recording.schema == "anthropic":
+        made = last.get("cache_creation") or {}
+        hour = made.get("ephemeral_1h_input_tokens") or 0
+        parts = {"input": last["input_tokens"], "read": last.get("cache_read_input_tokens") or 0, "write_1h": hour,
+                 "write_5m": (last.get("cache_creation_input_tokens") or 0) - hour, "output": last["output_tokens"]}
+    else:
+        asked, said = ("input", "output") if recording.schema == "responses" else ("prompt", "completion")
+        details = last.get(f"{asked}_tokens_details") or {}
+        read = details.get("cached_tokens")
+        read = last.get("prompt_cache_hit_tokens") or 0 if read is None else read
+        written = details.get("cache_write_tokens") or 0
+        parts = {"input": last[f"{asked}_tokens"] - read - written, "read": read, "write_5m": written,
+                 "output": last[f"{said}_tokens"]}
+    with localcontext(prec=60):
+        exact = sum(Decimal(USD[name]) * 1000 * count for name, count in parts.items())
+        return int(exact.to_integral_value(ROUND_CEILING))
+
+
+@pytest.mark.parametrize("recording", ANSWERED, ids=lambda one: one.name)
+def test_cost_of_a_recording(recording: Recording) -> None:
+    """Integer fractions and decimals agree to the nano-dollar; an answer without usage has no cost."""
+    assert cost(reported(recording), PRICE) == by_hand(recording)
+
+
+def test_most_recordings_have_usage() -> None:
+    """The test above compares numbers, not absences."""
+    assert sum(by_hand(one) is not None for one in ANSWERED) > 100
