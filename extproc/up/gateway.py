@@ -29,6 +29,8 @@ from extproc.up.children import Child
 _log = logging.getLogger("extproc.up")
 POLL = 0.5
 READY_TIMEOUT = 20.0
+_FIXED = ("listen", "admin", "envoy_admin", "workers", "redis", "max_body", "telemetry")
+"""Settings that are read at start only."""
 SETTLE = 2.0
 """Seconds between the workers' swap and the removal of clusters that only the old configuration used."""
 
@@ -304,6 +306,11 @@ class Gateway:
         except ConfigError as error:
             _log.error("the changed configuration is refused, the old one stays:\n%s", error)
             return
+        for name in _FIXED:
+            if getattr(config, name) != getattr(self.config, name):
+                _log.warning("a changed %s takes effect when the gateway is started anew", name)
+        if (config.auth.jwt, config.auth.mode) != (self.config.auth.jwt, self.config.auth.mode):
+            _log.warning("how Envoy checks tokens (auth.jwt) takes effect when the gateway is started anew")
         self._text, self.config = text, config
         await self._write_effective()
         if self._envoy is not None:
