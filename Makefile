@@ -6,13 +6,24 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ZEROS := 0000000000000000000000000000000000000000000000000000000000000000
 
-.PHONY: up test test-clients lint bench envoy docs protos fmt clean
+.PHONY: up test test-clients fuzz eval chaos lint bench envoy docs protos fmt clean
 
 up: $(READY)
 	@$(PY) -m extproc.cli up $(ARGS)
 
+# Several at once: most of the tests wait for a gateway. A file's tests share theirs.
 test: $(READY) lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n 4 --dist loadfile
+
+fuzz: $(READY)
+	$(PY) -m tests.fuzz.codecs --seconds 60
+
+eval: $(READY)
+	$(PY) -m bench.routing.evaluate
+
+chaos: $(READY)
+	$(PY) -m tests.chaos.driver --requests 20000
+	$(PY) -m tests.chaos.data_plane --requests 20000
 
 # Command-line coding agents through the gateway, each in a folder of its own.
 test-clients: $(READY) $(CLIENTS)/.ready

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from extproc.commands.store import CommandError, Place, find, one_line, run, store_options, write
 
@@ -20,25 +21,31 @@ LOOK_BACK_DAYS = 31
 """How far names are looked for that the configuration does not tell: the longest window of the calendar."""
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @click.option("--all", "everything", is_flag=True, help="Also windows that are over, and budgets that were taken away.")
 @store_options
+@click.pass_context
 @one_line
-def budgets(form: str, everything: bool, redis_url: str | None, config: Path | None, state: Path,
-            org: str | None) -> None:
-    """What every budget has spent, holds reserved, and has left."""
+def budgets(context: click.Context, form: str, everything: bool, redis_url: str | None, config: Path | None,
+            state: Path, org: str | None) -> None:
+    """What every budget has spent, holds reserved, and has left; with a sub-command: put budgets in force."""
     from extproc.commands.usage import rendered
     from extproc.reports.tables import without
 
+    if context.invoked_subcommand is not None:
+        if any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in context.params):
+            raise CommandError(f"give options behind {context.invoked_subcommand}, not before it")
+        return
     place = find(redis_url, config, state, org)
-    table, now = run(place, lambda ledger: _read(ledger, place, everything))
+    table, now = run(place, lambda ledger: read(ledger, place, everything))
     if form == "table":
         table = without(table, "budget")
     write(rendered(table, form, {"org": place.org, "time_unix_ms": now}), None)
 
 
-async def _read(ledger: RedisTreasury, place: Place, everything: bool) -> tuple[tables.Table, int]:
+async def read(ledger: RedisTreasury, place: Place, everything: bool) -> tuple[tables.Table, int]:
+    """Return the windows as a table, and the store's time (ms). Raises CommandError, LedgerUnavailable."""
     from extproc.reports.budgets import Names, lines, table_of
 
     table, audit = await _in_force(ledger, place.org)

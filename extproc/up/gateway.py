@@ -69,6 +69,7 @@ class Gateway:
         self._background: list[asyncio.Task[None]] = []
         self._await_ports: list[int] = []
         self._detected: dict[str, Any] = {}
+        self._recognizer = recognize.Recognizer()
         self.dialects: dict[str, str] = {}
         self._reloading = asyncio.Lock()
 
@@ -142,7 +143,7 @@ class Gateway:
         await self._write_effective()
 
     async def _write_effective(self) -> None:
-        self._detected = await recognize.recognize(self.config, self._detected)
+        self._detected = await self._recognizer.recognize(self.config)
         recognize.write(self._run, self._detected)
         runtime = self._compile()
         self.dialects = {name: runtime.dialect(name) for name in self.config.backends}
@@ -291,7 +292,7 @@ class Gateway:
             await asyncio.sleep(recognize.ASK_AGAIN)
             if len(self._detected) == len(recognize.unnamed(self.config)):
                 continue
-            detected = await recognize.recognize(self.config, self._detected)
+            detected = await self._recognizer.recognize(self.config, again=True)
             if detected != self._detected:
                 await self._reload(self._text)
 

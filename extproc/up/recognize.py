@@ -28,14 +28,22 @@ def unnamed(config: GatewayConfig) -> list[str]:
     ]
 
 
-async def recognize(config: GatewayConfig, known: Mapping[str, Detected]) -> dict[str, Detected]:
-    """What is known already of the configuration's local servers, and what the others say now."""
-    names = unnamed(config)
-    asked = [name for name in names if name not in known]
-    told = await asyncio.gather(
-        *[detect(config.backends[name].base_url, config.backends[name].api_key) for name in asked])
-    found = {name: known[name] for name in names if name in known}
-    return found | {name: said for name, said in zip(asked, told, strict=True) if said is not None}
+class Recognizer:
+    """Asks each server once when a configuration is read, and again only when told to."""
+
+    def __init__(self) -> None:
+        self._answers: dict[str, Detected | None] = {}
+
+    async def recognize(self, config: GatewayConfig, *, again: bool = False) -> dict[str, Detected]:
+        """What the local servers of a configuration say of themselves, by backend; those that do not answer are left
+        out. `again`: ask also those that did not answer before."""
+        urls = {config.backends[name].base_url: config.backends[name].api_key for name in unnamed(config)}
+        asked = [url for url in urls if url not in self._answers or (again and self._answers[url] is None)]
+        told = await asyncio.gather(*[detect(url, urls[url]) for url in asked])
+        self._answers |= dict(zip(asked, told, strict=True))
+        return {
+            name: said for name in unnamed(config)
+            if (said := self._answers[config.backends[name].base_url]) is not None}
 
 
 def write(folder: Path, detected: Mapping[str, Detected]) -> None:

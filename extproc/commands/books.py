@@ -1,0 +1,56 @@
+"""What the books say, as the command line and the admin service tell it: usage, the report, their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from extproc.commands.read import records, rollups
+from extproc.commands.store import CommandError
+from extproc.config import GatewayConfig
+from extproc.core.pricing import Price
+from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.prices import catalogue
+from extproc.reports.periods import Period
+from extproc.reports.spending import Report
+from extproc.reports.usage import Usage
+
+BASELINE = "anthropic/claude-sonnet-5"
+
+
+async def usage(ledger: RedisTreasury, org: str, span: Period, by: tuple[str, ...],
+                only: Mapping[str, frozenset[str]]) -> Usage:
+    """Return the daily sums of a period by dimensions. Raises LedgerUnavailable."""
+    sums = Usage(by, only)
+    for day in span.days():
+        async for row in rollups(ledger.door, org, day):
+            sums.add(day, row)
+    return sums
+
+
+async def report(ledger: RedisTreasury, org: str, span: Period, baseline: str, config: GatewayConfig | None) -> Report:
+    """Return what the records of a period add up to. Raises CommandError for a baseline without a price,
+    LedgerUnavailable."""
+    provider, slash, model = baseline.partition("/")
+    if not slash or not provider or not model:
+        raise CommandError(f"baseline {baseline[:80]}: expected PROVIDER/MODEL such as {BASELINE}")
+
+    def price(day: str) -> Price | None:
+        return catalogue(provider, model, day)[0]
+
+    if price(str(span.last)) is None:
+        raise CommandError(f"baseline {baseline[:80]}: the price catalogue does not know it; give another one")
+    sums = Report(span, price, _locations(config), _context(config))
+    async for at_ms, record in records(ledger.door, org, span):
+        sums.add(at_ms, record)
+    return sums
+
+
+def _locations(config: GatewayConfig | None) -> dict[str, str]:
+    return {} if config is None else {name: backend.location for name, backend in config.backends.items()}
+
+
+def _context(config: GatewayConfig | None) -> int | None:
+    """The largest context of a local model that the configuration tells."""
+    local = [] if config is None else [one for one in config.backends.values() if one.location == "local"]
+    told = [model.context for backend in local for model in backend.models.values() if model.context is not None]
+    return max(told, default=None)

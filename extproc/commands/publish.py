@@ -1,0 +1,210 @@
+"""`extproc budgets publish` and `extproc budgets rebuild`: the budgets in force, and spend after a loss of data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from extproc.commands.store import CommandError, find, one_line, run, store_options
+
+if TYPE_CHECKING:
+    from extproc.commands.folder import Folder
+    from extproc.commands.store import Place
+    from extproc.ledger.export import Log
+    from extproc.ledger.rebuild import Charged
+    from extproc.ledger.redis_treasury import RedisTreasury
+    from extproc.money.amounts import Budget
+    from extproc.money.tables import Table
+
+TRIES = 4
+"""How often a call is made anew when another writer was faster."""
+AT_ONCE = 1_000
+"""Windows that are seeded in one call."""
+
+
+@click.command()
+@click.option("--force", is_flag=True, help="Also over newer budgets, and at zero where records exist.")
+@store_options
+@one_line
+def publish(force: bool, redis_url: str | None, config: Path | None, state: Path, org: str | None) -> None:
+    """Put the budgets of a gateway.yaml (-c) in force now; workers follow at their next request."""
+    own = _table(config)
+    place = find(redis_url, config, state, org)
+    click.echo(f"org {place.org}: {run(place, lambda ledger: _publish(ledger, place.org, own, force))}", err=True)
+
+
+def _table(path: Path | None) -> Table:
+    """Return the table of a configuration. Raises CommandError, ConfigError."""
+    from extproc.commands.store import read_config
+    from extproc.core.admission import table_of
+
+    if path is None:
+        raise CommandError("give the gateway.yaml whose budgets to put in force, with -c")
+    config = read_config(path)
+    return table_of(config.budgets, config.limits, config.money.generation or int(path.stat().st_mtime))
+
+
+async def _publish(ledger: RedisTreasury, org: str, own: Table, force: bool) -> str:
+    """Put the table in force; return what to tell. Raises CommandError."""
+    from msgspec import DecodeError
+    from msgspec.structs import replace
+
+    from extproc.ledger.export import Log
+    from extproc.money import tables
+
+    for _ in range(TRIES):
+        epoch, blob = await ledger.table(org)
+        try:
+            stored = tables.decode(blob) if epoch else None
+        except DecodeError as error:
+            raise CommandError("the store's budget table was written by another version; use its command") from error
+        if stored is None and not force and (await Log(ledger).stream(org)).added:
+            raise CommandError(f"org {org} has records but no budgets in force, so the store has lost data; use: "
+                               "extproc budgets rebuild (or begin at zero with --force)")
+        if stored is not None and stored.entries == own.entries:
+            return f"these {len(own.entries)} budgets are in force already, as epoch {epoch}"
+        table = own
+        if not tables.supersedes(own, stored):
+            assert stored is not None
+            if not force:
+                raise CommandError(
+                    f"generation {own.generation} of these budgets is not above {stored.generation}, which is in force;"
+                    " raise money.generation (without one it is the time the file was changed), or use --force")
+            table = replace(own, generation=stored.generation + 1)
+        done = await ledger.publish(org, tables.encode(table), epoch, tables.changed(stored, table))
+        if done.code == "OK":
+            return f"{len(table.entries)} budgets in force, as epoch {done.epoch} of generation {table.generation}"
+    raise CommandError(f"org {org}: others put budgets in force at the same time; try again")
+
+
+# ---------------------------------------------------------------------------------------- rebuild
+
+
+@click.command()
+@click.option("--from", "root", type=click.Path(path_type=Path, file_okay=False, exists=True),
+              help="Folder of `extproc export --to`, besides what the stream still has.")
+@store_options
+@one_line
+def rebuild(root: Path | None, redis_url: str | None, config: Path | None, state: Path, org: str | None) -> None:
+    """Make the windows of budgets again by the records, in a store that lost its data, and put the budgets in force."""
+    from extproc.commands.folder import Folder
+
+    own = _table(config)
+    place = find(redis_url, config, state, org)
+    folder = None if root is None else Folder(root, place.org)
+    click.echo(f"org {place.org}: {run(place, lambda ledger: _rebuild(ledger, place, own, folder))}", err=True)
+
+
+async def _rebuild(ledger: RedisTreasury, place: Place, own: Table, folder: Folder | None) -> str:
+    from extproc.ledger.export import Log
+    from extproc.money import tables
+
+    org, log = place.org, Log(ledger)
+    if (epoch := (await ledger.table(org))[0]) != 0:
+        raise CommandError(_in_force(org, epoch))
+    for _ in range(TRIES):
+        stream = await log.stream(org)
+        if folder is None and stream.added > stream.length:
+            raise CommandError(f"{stream.added - stream.length} records of org {org} were removed from the stream; "
+                               "give the folder they were exported to, with --from")
+        reading = Reading(folder)
+        length, sums = await reading.sums(log, org)
+        if not reading.records:
+            looked = "" if folder is None else f" or in {folder.path}"
+            raise CommandError(f"org {org} has no records in the stream{looked}; give the folder of an export with "
+                               "--from, or begin at zero with: extproc budgets publish")
+        windows = windows_of(own, sums, await log.now_ms(org))
+        code = await _seed(ledger, org, windows, length)
+        if code == "NOT_EMPTY":
+            raise CommandError(_in_force(org, (await ledger.table(org))[0]))
+        if code == "OK":
+            done = await ledger.publish(org, tables.encode(own), 0, {})
+            if done.code != "OK":
+                raise CommandError(f"org {org}: a worker put budgets in force at the same time, as epoch {done.epoch}; "
+                                   "look at the windows with: extproc budgets")
+            return (f"{len(windows)} windows made again from {reading.records} records ({reading.span}); "
+                    f"{len(own.entries)} budgets in force, as epoch {done.epoch}")
+    raise CommandError(f"org {org}: records are being added; stop the gateway and try again")
+
+
+def _in_force(org: str, epoch: int) -> str:
+    return (f"org {org} has budgets in force, as epoch {epoch}: only a store that lost them can be rebuilt; stop the "
+            "gateway and begin with an empty store, or change limits with: extproc budgets publish")
+
+
+class Reading:
+    """Reads every record once, from files and the stream, which may overlap."""
+
+    def __init__(self, folder: Folder | None) -> None:
+        self._folder, self.records = folder, 0
+        self._first = self._last = 0
+
+    @property
+    def span(self) -> str:
+        """From when the records are (UTC)."""
+        from extproc.reports.periods import moment
+
+        return f"{moment(self._first)} to {moment(self._last)} UTC"
+
+    async def sums(self, log: Log, org: str) -> tuple[int, dict[str, Charged]]:
+        """Return how many records the stream has, and the sums by window."""
+        from extproc.ledger.export import START, Position
+        from extproc.ledger.rebuild import charged
+
+        sums: dict[str, Charged] = {}
+        seen, length = START, 0
+        for entry in () if self._folder is None else self._folder.records():
+            seen = Position(entry.ms, entry.number)
+            self._count(entry.ms)
+            _add(sums, charged([entry.record]))
+        async for at, record in log.records(org):
+            length += 1
+            if at > seen:
+                self._count(at.ms)
+                _add(sums, charged([record]))
+        return length, sums
+
+    def _count(self, ms: int) -> None:
+        self.records += 1
+        self._first, self._last = self._first or ms, ms
+
+
+def _add(sums: dict[str, Charged], more: dict[str, Charged]) -> None:
+    from extproc.ledger.rebuild import Charged
+
+    for window, part in more.items():
+        entry = sums.setdefault(window, Charged())
+        entry.nano_usd += part.nano_usd
+        entry.tokens += part.tokens
+        entry.requests += part.requests
+
+
+def windows_of(own: Table, sums: dict[str, Charged], now_ms: int) -> tuple[tuple[Budget, int], ...]:
+    """Return the windows that still count or take corrections, with what each has spent.
+
+    A budget for each one (`team: "*"`) has windows under ids of their own, which begin with that of its entry.
+    """
+    from msgspec.structs import replace
+
+    from extproc.ledger.rebuild import seeds
+    from extproc.money.tables import Table
+
+    entries = {entry.id: entry for entry in own.entries}
+    for window in sums:
+        name = window.rpartition(":")[0]
+        whole = entries.get(name.rpartition(".")[0])
+        if name not in entries and whole is not None:
+            entries[name] = replace(whole, id=name)
+    # Incomplete records may have what was given back and not what was spent.
+    return tuple((budget, max(spent, 0)) for budget, spent in seeds(Table(0, tuple(entries.values())), sums)
+                 if now_ms < budget.end_ms + budget.keep_ms)
+
+
+async def _seed(ledger: RedisTreasury, org: str, windows: tuple[tuple[Budget, int], ...], length: int) -> str:
+    for start in range(0, max(len(windows), 1), AT_ONCE):
+        code = await ledger.seed(org, windows[start : start + AT_ONCE], length)
+        if code != "OK":
+            return code
+    return "OK"
