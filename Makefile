@@ -35,6 +35,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(PY) -m bench.run
+	$(PY) -m bench.translate
+	$(PY) -m bench.tokens
+	$(PY) -m bench.ledger_money
 
 # The checked-in Envoy configurations and generated protobuf code; a test fails on a difference.
 envoy: $(READY)

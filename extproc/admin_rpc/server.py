@@ -10,13 +10,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from extproc.admin_rpc.service import REFUSED, Admin
-from extproc.commands.store import CALL_TIMEOUT, CONNECT_TIMEOUT
+from extproc.admin_rpc.service import Admin, AskedWrong
+from extproc.commands.store import CALL_TIMEOUT, CONNECT_TIMEOUT, CommandError
 from extproc.config import GatewayConfig
 from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.pb import admin_pb2 as rpc
-from extproc.pb import usage_pb2
 from extproc.reports.periods import PeriodRefused
 from extproc.reports.usage import DimensionRefused
 
@@ -34,14 +33,13 @@ class AdminServer:
 
     def __init__(self, redis_url: str, config: Callable[[], GatewayConfig]) -> None:
         self._ledger = RedisTreasury(redis_url, connect_timeout=CONNECT_TIMEOUT, call_timeout=CALL_TIMEOUT)
-        self._health = health.aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - made at its import
         self._look: asyncio.Task[None] | None = None
         self._server: Any = grpc.aio.server(options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=MOST_CALLS)
         admin = Admin(self._ledger, config)
         self._server.add_generic_rpc_handlers((_handlers(admin),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, usage_pb2.UsageRecord.DESCRIPTOR.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection([name for name in names if "UsageRecord" not in name], self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
 
     async def start(self, address: str) -> int:
         """Listen on HOST:PORT; return the port. Raises OSError when the address cannot be used."""
@@ -105,8 +103,13 @@ def _handlers(admin: Admin) -> grpc.GenericRpcHandler:
     })
 
 
-_ASKED_WRONG = (*REFUSED, PeriodRefused, DimensionRefused)
-_TOLD = (*_ASKED_WRONG, LedgerUnavailable)
+_STATUS = {
+    AskedWrong: grpc.StatusCode.INVALID_ARGUMENT, PeriodRefused: grpc.StatusCode.INVALID_ARGUMENT,
+    DimensionRefused: grpc.StatusCode.INVALID_ARGUMENT, CommandError: grpc.StatusCode.FAILED_PRECONDITION,
+    LedgerUnavailable: grpc.StatusCode.UNAVAILABLE,
+}
+"""What a call raises, by whose fault it is; everything else is a bug."""
+_TOLD = tuple(_STATUS)
 
 
 def _bytes(message: Any) -> bytes:
@@ -114,6 +117,6 @@ def _bytes(message: Any) -> bytes:
 
 
 async def _refuse(context: Any, error: Exception) -> None:
-    if isinstance(error, LedgerUnavailable):
-        await context.abort(grpc.StatusCode.UNAVAILABLE, f"the store does not answer: {error}")
-    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    text = f"the store does not answer: {error}" if isinstance(error, LedgerUnavailable) else str(error)
+    await context.abort(status, text)

@@ -12,7 +12,7 @@ from google.protobuf.any_pb2 import Any as Packed
 
 from extproc.commands import books
 from extproc.commands.budgets import read
-from extproc.commands.store import CommandError, Place
+from extproc.commands.store import Place
 from extproc.config import GatewayConfig
 from extproc.ledger.export import PAGE, START, Log, Position, position_of
 from extproc.ledger.redis_treasury import RedisTreasury
@@ -96,6 +96,8 @@ class Admin:
         baseline, top = request.baseline or books.BASELINE, request.top or 10
         if top > MOST_TOP:
             raise AskedWrong(f"top {top}: expected at most {MOST_TOP}")
+        if (wrong := books.baseline_refused(baseline, span)) is not None:
+            raise AskedWrong(wrong)
         sums = await books.report(self._ledger, org, span, baseline, self._config())
         report = _report(sums, top)
         report.org, report.since, report.until, report.baseline = org, str(span.first), str(span.last), baseline
@@ -151,7 +153,3 @@ def _dear(one: spending.Dear) -> rpc.Dear:
     return rpc.Dear(
         request_id=one.request_id, admitted_unix_ms=one.at, team=one.team, key=one.key, model=one.model,
         backend=one.backend, input_tokens=one.input, output_tokens=one.output, cost_nano_usd=one.nano, state=one.state)
-
-
-REFUSED = (AskedWrong, CommandError)
-"""Errors whose text is for the caller, besides those of reports/."""

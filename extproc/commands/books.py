@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from extproc.commands.read import records, rollups
-from extproc.commands.store import CommandError
 from extproc.config import GatewayConfig
 from extproc.core.pricing import Price
 from extproc.ledger.redis_treasury import RedisTreasury
@@ -27,22 +26,27 @@ async def usage(ledger: RedisTreasury, org: str, span: Period, by: tuple[str, ..
     return sums
 
 
-async def report(ledger: RedisTreasury, org: str, span: Period, baseline: str, config: GatewayConfig | None) -> Report:
-    """Return what the records of a period add up to. Raises CommandError for a baseline without a price,
-    LedgerUnavailable."""
+def baseline_refused(baseline: str, span: Period) -> str | None:
+    """Say what is wrong with the model to compare with; None: it has a price."""
     provider, slash, model = baseline.partition("/")
     if not slash or not provider or not model:
-        raise CommandError(f"baseline {baseline[:80]}: expected PROVIDER/MODEL such as {BASELINE}")
+        return f"baseline {baseline[:80]}: expected PROVIDER/MODEL such as {BASELINE}"
+    if _price(baseline, str(span.last)) is None:
+        return f"baseline {baseline[:80]}: the price catalogue does not know it; give another one"
+    return None
 
-    def price(day: str) -> Price | None:
-        return catalogue(provider, model, day)[0]
 
-    if price(str(span.last)) is None:
-        raise CommandError(f"baseline {baseline[:80]}: the price catalogue does not know it; give another one")
-    sums = Report(span, price, _locations(config), _context(config))
+async def report(ledger: RedisTreasury, org: str, span: Period, baseline: str, config: GatewayConfig | None) -> Report:
+    """Return what the records of a period add up to. Raises LedgerUnavailable."""
+    sums = Report(span, lambda day: _price(baseline, day), _locations(config), _context(config))
     async for at_ms, record in records(ledger.door, org, span):
         sums.add(at_ms, record)
     return sums
+
+
+def _price(baseline: str, day: str) -> Price | None:
+    provider, _, model = baseline.partition("/")
+    return catalogue(provider, model, day)[0]
 
 
 def _locations(config: GatewayConfig | None) -> dict[str, str]:

@@ -45,6 +45,8 @@ def export(root: Path, form: Form, follow: bool, every: str, batch: int, trim: b
     if not group:
         raise CommandError("--group is empty; give the export a name")
     pause = length_ms("--every", every) / 1000 if follow else None
+    if pause == 0:
+        raise CommandError(f"--every {every}: expected at least 1s")
     kept = 0 if keep is None else length_ms("--keep", keep)
     check(form)
     place = find(redis_url, config, state, org)
@@ -108,20 +110,21 @@ class Export:
                 f"{folder.path}: the files end at {position}, but the stream at {stream.last}; this is another store "
                 "or an older copy: give another folder")
         if position == START and stream.added > stream.length:
-            click.echo(f"extproc: org {printable(org)}: {stream.added - stream.length} records were removed before this "
-                       "export began", err=True)
+            gone = stream.added - stream.length
+            click.echo(f"extproc: org {printable(org)}: {gone} records were removed before this export began", err=True)
         position = await self._acknowledge(org, acknowledged, position)
-        written = await self._pages(org, folder, position)
+        written = await self._pages(org, folder, position, stream.last)
         removed = 0 if self._keep_ms is None else await self._log.trim(org, self._group, self._keep_ms)
         if written or removed:
             click.echo(f"extproc: org {printable(org)}: {written} records exported, {removed} removed from the store",
                        err=True)
 
-    async def _pages(self, org: str, folder: Folder, position: Position) -> int:
+    async def _pages(self, org: str, folder: Folder, position: Position, last: Position) -> int:
+        """Write what the stream had when this began: a busy gateway would never let it end."""
         from extproc.reports.lines import Logged
 
         written = 0
-        while page := await self._log.page(org, position, self._batch):
+        while position < last and (page := await self._log.page(org, position, self._batch)):
             entries = [Logged(at.ms, at.number, record) for at, record in page]
             await asyncio.to_thread(folder.write, entries, self._form)
             position = await self._acknowledge(org, position, page[-1][0])
@@ -131,11 +134,12 @@ class Export:
     async def _acknowledge(self, org: str, had: Position, has: Position) -> Position:
         """Tell the store what is safe on disk; what a killed export wrote and did not tell is told by the next one."""
         from extproc.ledger.export import OtherExporter
+        from extproc.reports.tables import printable
 
         if had != has:
             try:
                 await self._log.acknowledge(org, self._group, had, has)
             except OtherExporter as error:
-                raise CommandError(f"org {org}: another export moves the group {self._group}; end it, or give another "
-                                   "--group") from error
+                raise CommandError(f"org {printable(org)}: another export moves the group {self._group}; end it, or "
+                                   "give another --group") from error
         return has

@@ -11,15 +11,17 @@ from extproc.commands.store import CommandError, find, one_line, run, store_opti
 
 if TYPE_CHECKING:
     from extproc.commands.folder import Folder
-    from extproc.commands.store import Place
     from extproc.ledger.export import Log
     from extproc.ledger.rebuild import Charged
     from extproc.ledger.redis_treasury import RedisTreasury
     from extproc.money.amounts import Budget
     from extproc.money.tables import Table
+    from extproc.pb.usage_pb2 import UsageRecord
 
 TRIES = 4
 """How often a call is made anew when another writer was faster."""
+MANY_TRIES = 100
+"""The same while requests that run add their records."""
 AT_ONCE = 1_000
 """Windows that are seeded in one call."""
 
@@ -85,61 +87,67 @@ async def _publish(ledger: RedisTreasury, org: str, own: Table, force: bool) -> 
 @click.command()
 @click.option("--from", "root", type=click.Path(path_type=Path, file_okay=False, exists=True),
               help="Folder of `extproc export --to`, besides what the stream still has.")
+@click.option("--force", is_flag=True,
+              help="Also where budgets are in force: requests under budgets are refused for a moment.")
 @store_options
 @one_line
-def rebuild(root: Path | None, redis_url: str | None, config: Path | None, state: Path, org: str | None) -> None:
+def rebuild(root: Path | None, force: bool, redis_url: str | None, config: Path | None, state: Path,
+            org: str | None) -> None:
     """Make the windows of budgets again by the records, in a store that lost its data, and put the budgets in force."""
     from extproc.commands.folder import Folder
 
     own = _table(config)
     place = find(redis_url, config, state, org)
     folder = None if root is None else Folder(root, place.org)
-    click.echo(f"org {place.org}: {run(place, lambda ledger: _rebuild(ledger, place, own, folder))}", err=True)
+    told = run(place, lambda ledger: _rebuild(ledger, place.org, own, folder, force))
+    click.echo(f"org {place.org}: {told}", err=True)
 
 
-async def _rebuild(ledger: RedisTreasury, place: Place, own: Table, folder: Folder | None) -> str:
+async def _rebuild(ledger: RedisTreasury, org: str, own: Table, folder: Folder | None, force: bool) -> str:
     from extproc.ledger.export import Log
     from extproc.money import tables
 
-    org, log = place.org, Log(ledger)
-    if (epoch := (await ledger.table(org))[0]) != 0:
-        raise CommandError(_in_force(org, epoch))
-    for _ in range(TRIES):
-        stream = await log.stream(org)
-        if folder is None and stream.added > stream.length:
-            raise CommandError(f"{stream.added - stream.length} records of org {org} were removed from the stream; "
-                               "give the folder they were exported to, with --from")
-        reading = Reading(folder)
-        length, sums = await reading.sums(log, org)
-        if not reading.records:
-            looked = "" if folder is None else f" or in {folder.path}"
-            raise CommandError(f"org {org} has no records in the stream{looked}; give the folder of an export with "
-                               "--from, or begin at zero with: extproc budgets publish")
-        windows = windows_of(own, sums, await log.now_ms(org))
-        code = await _seed(ledger, org, windows, length)
-        if code == "NOT_EMPTY":
-            raise CommandError(_in_force(org, (await ledger.table(org))[0]))
-        if code == "OK":
-            done = await ledger.publish(org, tables.encode(own), 0, {})
-            if done.code != "OK":
-                raise CommandError(f"org {org}: a worker put budgets in force at the same time, as epoch {done.epoch}; "
-                                   "look at the windows with: extproc budgets")
+    log = Log(ledger)
+    epoch = (await ledger.table(org))[0]
+    if epoch != 0 and not force:
+        raise CommandError(f"org {org} has budgets in force, as epoch {epoch}; where their windows miss what was spent "
+                           "before, use --force")
+    stream = await log.stream(org)
+    if folder is None and stream.added > stream.length:
+        raise CommandError(f"{stream.added - stream.length} records of org {org} were removed from the stream; give "
+                           "the folder they were exported to, with --from")
+    reading = Reading(folder)
+    await reading.follow(log, org)
+    if not reading.records:
+        looked = "" if folder is None else f" or in {folder.path}"
+        raise CommandError(f"org {org} has no records in the stream{looked}; give the folder of an export with --from, "
+                           "or begin at zero with: extproc budgets publish")
+    for _ in range(MANY_TRIES):
+        if force:
+            await log.withdraw(org)
+        await reading.follow(log, org)
+        windows = windows_of(own, reading.sums, await log.now_ms(org))
+        code = await _seed(ledger, org, windows, reading.length)
+        if code == "OK" and (done := await ledger.publish(org, tables.encode(own), 0, {})).code == "OK":
             return (f"{len(windows)} windows made again from {reading.records} records ({reading.span}); "
                     f"{len(own.entries)} budgets in force, as epoch {done.epoch}")
-    raise CommandError(f"org {org}: records are being added; stop the gateway and try again")
-
-
-def _in_force(org: str, epoch: int) -> str:
-    return (f"org {org} has budgets in force, as epoch {epoch}: only a store that lost them can be rebuilt; stop the "
-            "gateway and begin with an empty store, or change limits with: extproc budgets publish")
+    raise CommandError(f"org {org}: records are added or removed, or budgets put in force, all the while; stop the "
+                       "gateway and repeat this: until then requests under budgets are refused")
 
 
 class Reading:
-    """Reads every record once, from files and the stream, which may overlap."""
+    """Sums every record once, from files and then the stream, which may overlap. `length`: records of the stream."""
 
     def __init__(self, folder: Folder | None) -> None:
-        self._folder, self.records = folder, 0
+        from extproc.ledger.export import START, Position
+
+        self.records = self.length = 0
+        self.sums: dict[str, Charged] = {}
         self._first = self._last = 0
+        self._exported = self._at = START
+        for entry in () if folder is None else folder.records():
+            self._exported = Position(entry.ms, entry.number)
+            self._add(entry.ms, entry.record)
 
     @property
     def span(self) -> str:
@@ -148,37 +156,24 @@ class Reading:
 
         return f"{moment(self._first)} to {moment(self._last)} UTC"
 
-    async def sums(self, log: Log, org: str) -> tuple[int, dict[str, Charged]]:
-        """Return how many records the stream has, and the sums by window."""
-        from extproc.ledger.export import START, Position
-        from extproc.ledger.rebuild import charged
+    async def follow(self, log: Log, org: str) -> None:
+        """Add what the stream has got since the last time."""
+        async for at, record in log.records(org, self._at):
+            self._at = at
+            self.length += 1
+            if at > self._exported:
+                self._add(at.ms, record)
 
-        sums: dict[str, Charged] = {}
-        seen, length = START, 0
-        for entry in () if self._folder is None else self._folder.records():
-            seen = Position(entry.ms, entry.number)
-            self._count(entry.ms)
-            _add(sums, charged([entry.record]))
-        async for at, record in log.records(org):
-            length += 1
-            if at > seen:
-                self._count(at.ms)
-                _add(sums, charged([record]))
-        return length, sums
+    def _add(self, ms: int, record: UsageRecord) -> None:
+        from extproc.ledger.rebuild import Charged, charged
 
-    def _count(self, ms: int) -> None:
         self.records += 1
         self._first, self._last = self._first or ms, ms
-
-
-def _add(sums: dict[str, Charged], more: dict[str, Charged]) -> None:
-    from extproc.ledger.rebuild import Charged
-
-    for window, part in more.items():
-        entry = sums.setdefault(window, Charged())
-        entry.nano_usd += part.nano_usd
-        entry.tokens += part.tokens
-        entry.requests += part.requests
+        for window, part in charged([record]).items():
+            entry = self.sums.setdefault(window, Charged())
+            entry.nano_usd += part.nano_usd
+            entry.tokens += part.tokens
+            entry.requests += part.requests
 
 
 def windows_of(own: Table, sums: dict[str, Charged], now_ms: int) -> tuple[tuple[Budget, int], ...]:

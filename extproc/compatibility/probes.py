@@ -110,7 +110,8 @@ _CHAT_TABLE: dict[str, Json] = {
 _CHAT_INSTEAD: dict[str, Json] = {
     **dict.fromkeys((
         "tool_choice auto", "tool_choice required", "tool_choice named", "tool_choice none",
-        "tool_choice allowed_tools", "parallel_tool_calls false", "strict tool", "custom (freeform) tool"), _WITH_TOOLS),
+        "tool_choice allowed_tools", "parallel_tool_calls false", "strict tool", "custom (freeform) tool",
+    ), _WITH_TOOLS),
     "image detail": _user({"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_PNG}"}}),
     "reasoning_content in history": _said(
         _ASK, {"role": "assistant", "content": "Mild."}, {"role": "user", "content": "And Rome?"}),

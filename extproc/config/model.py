@@ -127,6 +127,8 @@ class GatewayConfig(Model):
 
     listen: Address = "127.0.0.1:10000"
     admin: Address = "127.0.0.1:10001"
+    admin_grpc: Address = "127.0.0.1:10002"
+    """Usage, records and budgets over gRPC for whoever can reach it: never for clients."""
     envoy_admin: Address = "127.0.0.1:9901"
     workers: Workers = "auto"
     redis: Store = "embedded"

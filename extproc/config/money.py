@@ -105,6 +105,8 @@ class MoneyConfig(Model):
     """Whether `max_tokens` that the client named may be lowered to what is affordable (told in a header)."""
     store_down: Literal["deny", "allow"] | None = None
     """Without the store: refuse, or go on unreserved. Default: deny where there are budgets, else allow."""
+    wait: Annotated[int, Field(ge=0, le=16)] | Literal["auto"] = 0
+    """How many replicas must have a reservation before it counts: as many as may be promoted; auto asks the store."""
     baseline: str | None = None
     """BACKEND/MODEL that requests would have gone to without the gateway: what savings are told against."""
     generation: Annotated[int, Field(ge=1)] | None = None

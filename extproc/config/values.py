@@ -38,9 +38,9 @@ def _workers(value: object) -> object:
 
 
 def _redis(value: str) -> str:
-    if value == "embedded" or re.match(r"^(rediss?|unix)://.", value):
+    if value == "embedded" or re.match(r"^(rediss?(\+cluster)?|unix)://.", value):
         return value
-    raise ValueError("expected embedded, redis://…, rediss://… or unix://…")
+    raise ValueError("expected embedded, redis://…, rediss://…, redis+cluster://HOST:PORT,… or unix://…")
 
 
 def _address(value: str) -> str:

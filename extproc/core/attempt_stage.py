@@ -203,6 +203,10 @@ class AttemptStage:
         if event.code == "GONE":
             self._state, self._settled = "over", True
             return [self._reply(Problem("unavailable", "the reservation of this request is gone; send it again"))]
+        if event.code == "DENIED":
+            self._state, self._settled = "over", True
+            return [self._reply(Problem("unavailable", "the ledger cannot be reached, and budgets are in force; try "
+                                        "again shortly", retry_after=2, should_retry=True))]
         if event.code == "BUDGET":
             self._state, self._settled = "over", True
             return [self._reply(Problem("quota", "the budget does not cover another attempt at this request",
@@ -414,6 +418,10 @@ class AttemptStage:
     def _reply(self, problem: Problem) -> Reply:
         rid = self._carried.rid if self._carried else ""
         headers = {"content-type": "application/json", names.BACKEND: "none"}
+        if problem.retry_after is not None:
+            headers["retry-after"] = str(problem.retry_after)
+        if problem.should_retry is not None:
+            headers["x-should-retry"] = "true" if problem.should_retry else "false"
         return Reply(problem.http_status, headers, self._client.render_error(problem, rid))
 
 

@@ -71,9 +71,10 @@ class Reserved(msgspec.Struct, frozen=True):
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """The ledger answered `Begin`. BUDGET: what the attempt may cost is not funded."""
+    """The ledger answered `Begin`. BUDGET: what the attempt may cost is not funded. DENIED: the store was not reached,
+    and without it nothing that costs may be sent."""
 
-    code: Literal["OK", "GONE", "BUDGET", "unavailable"]
+    code: Literal["OK", "GONE", "BUDGET", "DENIED", "unavailable"]
 
 
 class Finished(msgspec.Struct, frozen=True):

@@ -113,3 +113,9 @@ class Log:
         Nothing is removed unless this group has acknowledged.
         """
         return int(await _TRIM.run(self._door, keys_of(org).log, group, keep_ms))
+
+    async def withdraw(self, org: str) -> None:
+        """Take the budget table of an org out of force, so that its windows can be seeded: nothing is granted until one
+        is published. Holds stay."""
+        keys = keys_of(org)
+        await self._door.call(("DEL", keys.epoch, keys.table))

@@ -17,9 +17,9 @@ import msgspec
 from extproc.core import events as ev
 from extproc.core.attempt_stage import AttemptStage
 from extproc.core.errors import Problem
-from extproc.ledger.base import LEASE_MS, LedgerUnavailable, RollupRow, Settlement, Treasury
+from extproc.ledger.base import LEASE_MS, BeginCode, LedgerUnavailable, RollupRow, Settlement, Treasury
 from extproc.ledger.key_cache import KeyCache
-from extproc.money.amounts import Account, Ended
+from extproc.money.amounts import Account, BegunCode, Ended
 from extproc.pb import usage_pb2 as pb
 from extproc.runtime import Runtime
 from extproc.server.seam import Channel
@@ -33,6 +33,8 @@ _access = logging.getLogger("extproc.access")
 _OUTCOME = {"exact": pb.Attempt.EXACT, "estimated": pb.Attempt.ESTIMATED, "failed": pb.Attempt.FAILED}
 WATCH_EVERY = 0.25
 SWEEP_EVERY = 60.0
+BEGIN_RETRIES = (0.1, 0.4, 0.0)
+"""Pauses after the tries to announce an attempt: a store that is started anew is back by then."""
 END_RETRIES = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the repeats of a settlement that the store did not take (every call may be repeated blindly)."""
 
@@ -143,19 +145,42 @@ class Performer:
         need = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
                           outcome=pb.Attempt.EXPIRED).SerializeToString()
 
-        async def call() -> None:
+        async def announce() -> BeginCode | BegunCode:
             org, rid = carried.admission.org, bytes.fromhex(carried.rid)
-            try:
-                if action.need is None:
-                    code = await self._ledger.begin(org, rid, action.attempt, need)
-                else:
-                    row = _row(carried, action.backend, action.model)
-                    code = (await self._ledger.begin(org, rid, action.attempt, need, bound=action.need, row=row)).code
-            except LedgerUnavailable:
-                code = "unavailable"
+            if action.need is None:
+                return await self._ledger.begin(org, rid, action.attempt, need)
+            row = _row(carried, action.backend, action.model)
+            return (await self._ledger.begin(org, rid, action.attempt, need, bound=action.need, row=row)).code
+
+        async def call() -> None:
+            code, denies = "unavailable", action.need is not None and self.runtimes.of(carried.generation).denies
+            for pause in BEGIN_RETRIES if denies else BEGIN_RETRIES[-1:]:
+                try:
+                    code = await announce()
+                    break
+                except LedgerUnavailable:
+                    await asyncio.sleep(pause)
+            if code == "unavailable" and denies:
+                # Dispatched unannounced, what it costs would be lost with this worker.
+                code = "DENIED"
+                channel.later(self._withdraw(carried, action))
             stream.hear(ev.Begun(code))
 
         channel.later(call())
+
+    async def _withdraw(self, carried: ev.Carried, action: ev.Begin) -> None:
+        """End an attempt that is not made: the store may have taken its begin although no answer came."""
+        org, rid = carried.admission.org, bytes.fromhex(carried.rid)
+        blob = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
+                          outcome=pb.Attempt.FAILED, cost_nano_usd=0).SerializeToString()
+        settlement = Settlement(blob, 0, 0, 0, _row(carried, action.backend, action.model), carried.rid)
+        for pause in END_RETRIES:
+            await asyncio.sleep(pause)
+            try:
+                await self._ledger.end(org, rid, action.attempt, settlement, final=False)
+            except LedgerUnavailable:
+                continue
+            return
 
     def _end(self, action: ev.End, stream: Watched, channel: Channel) -> None:
         carried = _carried(stream)

@@ -62,7 +62,7 @@ class _Channel:
         try:
             while self._queue and not self.gone:
                 await self._context.write(self._queue.popleft())
-        except (grpc.aio.UsageError, grpc.RpcError, asyncio.InvalidStateError):
+        except (grpc.aio.UsageError, grpc.aio.InternalError, grpc.RpcError, asyncio.InvalidStateError):
             self.gone = True  # the peer left; `closed` tells the stream
         finally:
             self._writing = False

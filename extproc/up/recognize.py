@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from pathlib import Path
-
-import msgspec
 
 from extproc.config import GatewayConfig
 from extproc.dialects import by_host
 from extproc.runtime import Detected
 from extproc.up.detect import detect
 
-FILE = "detected.json"
 ASK_AGAIN = 15.0
 """Seconds until servers that did not answer are asked again."""
-_DECODER = msgspec.json.Decoder(dict[str, Detected])
 
 
 def unnamed(config: GatewayConfig) -> list[str]:
@@ -44,16 +38,3 @@ class Recognizer:
         return {
             name: said for name in unnamed(config)
             if (said := self._answers[config.backends[name].base_url]) is not None}
-
-
-def write(folder: Path, detected: Mapping[str, Detected]) -> None:
-    """Put the file beside the configuration that the workers read, whole or not at all."""
-    temporary = folder / f".{FILE}.new"
-    temporary.write_bytes(msgspec.json.encode(detected))
-    temporary.rename(folder / FILE)
-
-
-def read(config: Path) -> dict[str, Detected]:
-    """What was written beside a configuration; nothing when no local server was asked."""
-    path = config.with_name(FILE)
-    return _DECODER.decode(path.read_bytes()) if path.is_file() else {}

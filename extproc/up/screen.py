@@ -26,7 +26,7 @@ def render(gateway: Gateway, took: float) -> str:
     lines += [f"    {name:<{_WIDTH}} {' > '.join(entries)}" for name, entries in gateway.config.chains.items()]
     lines += [
         "", f"  store      {gateway.redis_note or gateway.redis_url}",
-        f"  admin      http://{gateway.admin}/health  /metrics  /backends",
+        f"  admin      http://{gateway.admin}/health  /metrics  /backends   (gRPC at {gateway.admin_grpc})",
         f"  envoy      http://{gateway.envoy_admin}  (logs of all parts in {gateway.logs})",
         f"  workers    {len(gateway.sockets)}", "",
         f"  try        curl {url}/v1/chat/completions -H 'content-type: application/json' \\",

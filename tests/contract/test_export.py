@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,11 @@ from tests.contract.ledger_kit import Desk, admission, costs, make_rid, now_ms, 
 from tests.contract.ledger_servers import Server
 
 GATEWAY = """\
-auth: {{org: {org}}}
+auth: {{org: "{org}"}}
 backends: {{qwen: {{schema: openai, base_url: "http://127.0.0.1:1/v1", location: local}}}}
 chains: {{cloud: [qwen/q], local: [qwen/q]}}
 budgets:
-  - {{for: {{org: {org}}}, usd: {usd}, per: total}}
+  - {{for: {{org: "{org}"}}, usd: {usd}, per: total}}
   - {{for: {{team: "*"}}, usd: 50, per: month, time_zone: Europe/Berlin}}
   - {{for: {{user: "*"}}, tokens: 1000, per: day}}
   - {{for: {{key: ci}}, requests: 30, per: total}}
@@ -226,6 +227,23 @@ def test_killed_at_each_point(store: Server, org: str, tmp_path: Path) -> None:
     assert trimmed_early >= 1
 
 
+def test_export_while_requests_run(store: Server, org: str, tmp_path: Path) -> None:
+    """Records that come while others are exported and removed are in the files once, in their order."""
+    fill(store, org, 1)
+    with ThreadPoolExecutor(1) as pool:
+        filling = pool.submit(fill, store, org, 400)
+        runs = 0
+        while not filling.done():
+            export(store, tmp_path, "--org", org, "--trim", "--batch", "7")
+            runs += 1
+        ids = filling.result()
+    assert runs >= 1
+    export(store, tmp_path, "--org", org, "--trim")
+    assert len(Folder(tmp_path, org).files()) > 10
+    assert exported(tmp_path, org)[1:] == ids
+    assert stream(store, org).length == 0
+
+
 def test_trim_takes_what_every_group_has(store: Server, org: str, tmp_path: Path) -> None:
     """Records leave the store when all groups have them; what a foreign group has not acknowledged stays."""
     log = keys_of(org).log
@@ -340,6 +358,7 @@ def wait(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(("words", "says"), [
     (("--keep", "1d"), "--keep is for --trim"),
     (("--follow", "--every", "soon"), "expected a length of time"),
+    (("--follow", "--every", "0s"), "expected at least 1s"),
     (("--group", ""), "--group is empty"),
 ])
 def test_export_is_refused(store: Server, tmp_path: Path, words: tuple[str, ...], says: str) -> None:
@@ -431,6 +450,37 @@ def test_rebuild(org: str, tmp_path: Path, trimmed: bool) -> None:
             export(before, tmp_path / "x")
             assert "from 8 records" in budgets(after, "rebuild", config, "--from", tmp_path / "x")
             assert money(on(after, lambda treasury: treasury.audit(org))) == was
+    finally:
+        before.remove()
+        after.remove()
+
+
+def test_rebuild_under_a_running_gateway(org: str, tmp_path: Path) -> None:
+    """Where a worker has begun at zero already, --force brings the lost spend back; what is held stays held."""
+    before, after = Server("valkey"), Server("valkey")
+    config = gateway(tmp_path, org)
+    try:
+        budgets(before, "publish", config)
+        spend(before, org, config, 4)
+        export(before, tmp_path / "x")
+        budgets(after, "publish", config)
+        spend(after, org, config, 2)
+        own = table_of(read_config(config, {}).budgets, [], 1).entries[0].at(now_ms())
+
+        async def hold(treasury: RedisTreasury) -> tuple[bytes, int]:
+            rid, desk = make_rid(), Desk(treasury, org)
+            desk.epoch = (await treasury.table(org))[0]
+            assert (await desk.reserve(rid, costs(500), budgets=(own,))).code == "OK"
+            return rid, desk.epoch
+
+        rid, epoch = on(after, hold)
+        assert "has budgets in force, as epoch" in budgets(after, "rebuild", config, "--from", tmp_path / "x", code=1)
+        assert "from 6 records" in budgets(after, "rebuild", config, "--from", tmp_path / "x", "--force")
+        [state] = [w for w in on(after, lambda treasury: treasury.audit(org)).windows if w.budget == own.id]
+        assert (state.spent, state.reserved) == ((0 + 1 + 2 + 3 + 0 + 1) * 10**9, 500)
+        assert on(after, lambda treasury: treasury.table(org))[0] > epoch, "what was granted before is stale"
+        on(after, lambda treasury: treasury.finish(org, rid))
+        assert {w.reserved for w in on(after, lambda treasury: treasury.audit(org)).windows} == {0}
     finally:
         before.remove()
         after.remove()

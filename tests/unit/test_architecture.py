@@ -38,6 +38,7 @@ MAY_USE = {
     "dialects": {"core", "schemas"},
     "core": {"config", "dialects", "money", "names", "runtime", "schemas", "tokens", "wire"},
     "money": set[str](), "textmodel": set[str](), "commands": {"config", "core", "ledger", "money", "pb", "prices", "reports"},
+    "admin_rpc": {"commands", "config", "core", "ledger", "money", "pb", "prices", "reports"},
     "reports": {"core", "money", "pb"},
     "compatibility": {"core", "dialects", "schemas"},
     "tokens": {"core"},

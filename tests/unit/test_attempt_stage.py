@@ -575,3 +575,13 @@ def test_patience_is_longer_before_the_first_event() -> None:
     assert attempt.stage.patience == 600
     attempt.fed([openai_stream("Hi", done=False)], end=False)
     assert attempt.stage.patience == 60
+
+
+@pytest.mark.parametrize(("code", "status", "retry"), [("BUDGET", 429, "false"), ("DENIED", 503, "true")])
+def test_an_attempt_that_money_refuses(code: str, status: int, retry: str) -> None:
+    """Nothing leaves when an attempt is not funded, or cannot be announced; the client hears whether to try again."""
+    attempt = Attempt()
+    attempt.hear(RequestHeaders(HEADERS, False, pack(attempt.carried), "gpt/g", 1), RequestBody(body()),
+                 Begun(code))  # pyright: ignore[reportArgumentType]
+    assert (attempt.reply.status, attempt.reply.headers["x-should-retry"]) == (status, retry)
+    assert not [a for a in attempt.actions if isinstance(a, End | Proceed) and getattr(a, "phase", "") == "request_body"]

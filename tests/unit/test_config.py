@@ -11,7 +11,7 @@ from extproc.config import ConfigError, load, parse
 
 FILES = Path(__file__).parent.parent / "config"
 TOP = (
-    "admin, auth, backends, budgets, chains, envoy_admin, failover, limits, listen, max_body, models, money, redis, "
+    "admin, admin_grpc, auth, backends, budgets, chains, envoy_admin, failover, limits, listen, max_body, models, money, redis, "
     "routing, telemetry, workers"
 )
 MINIMAL = """
@@ -28,7 +28,8 @@ EXPECTED = [
     "bad_duration.yaml:7: failover.silence_timeout: expected a duration such as 250ms, 20s, 5m",
     "bad_location.yaml:3: backends.qwen.location: allowed: cloud, local",
     "bad_port.yaml:7: admin: expected HOST:PORT, such as 127.0.0.1:10000",
-    "bad_redis.yaml:7: redis: expected embedded, redis://…, rediss://… or unix://…",
+    "bad_redis.yaml:7: redis: expected embedded, redis://…, rediss://…, "
+    "redis+cluster://HOST:PORT,… or unix://…",
     "bad_dialect.yaml:2: backends.gpt.dialect: allowed: openai, compatible, anthropic, deepseek, mistral, ollama, "
     "vllm, llamacpp",
     "bad_schema.yaml:2: backends.gpt.schema: allowed: openai, anthropic, ollama",

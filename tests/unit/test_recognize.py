@@ -8,7 +8,7 @@ import pytest
 
 from extproc.config import parse
 from extproc.runtime import Detected
-from extproc.up import recognize
+from extproc.up import detected, recognize
 
 CONFIG = """
 backends:
@@ -65,6 +65,6 @@ async def test_another_address_is_another_server(asked: list[str]) -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     """Workers read what the supervisor wrote beside their configuration; without a file there is nothing."""
     told = {"a": Detected("ollama", {"m": 8192}, ("m",))}
-    assert recognize.read(tmp_path / "gateway.yaml") == {}
-    recognize.write(tmp_path, told)
-    assert recognize.read(tmp_path / "gateway.yaml") == told
+    assert detected.read(tmp_path / "gateway.yaml") == {}
+    detected.write(tmp_path, told)
+    assert detected.read(tmp_path / "gateway.yaml") == told

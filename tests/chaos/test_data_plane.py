@@ -1,0 +1,114 @@
+"""Short chaos through Envoy, workers and the embedded store; and the proof that the driver can fail."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.pb import usage_pb2 as pb
+from tests.chaos.data_plane import Chaos, missing, report
+from tests.chaos.data_plane_judge import Facts, Judge
+
+
+@pytest.fixture(scope="module")
+def played() -> tuple[Chaos, Facts]:
+    """One run of 800 requests, and what is known after it."""
+    chaos = Chaos(800, concurrency=120, seed=7, kill_every=2.5, quiet=3.0)
+    return chaos, asyncio.run(chaos.run())
+
+
+def test_money_holds(played: tuple[Chaos, Facts]) -> None:
+    """Whatever dies, leaves and breaks off: no budget is overspent, every complete answer is charged to the n$."""
+    chaos, facts = played
+    judge = Judge(facts).judge()
+    assert judge.violations == [], report(chaos, judge)
+    assert missing(chaos, judge) == [], report(chaos, judge)
+
+
+def exact(facts: Facts, state: str = "done") -> pb.UsageRecord:
+    """A record whose one attempt was charged what the provider reported."""
+    return next(r for r in facts.records if r.state == state and len(r.attempts) == 1
+                and r.attempts[0].outcome == pb.Attempt.EXACT and r.delta_nano_usd)
+
+
+def dearer(facts: Facts) -> None:
+    """The provider charges one nano-dollar more for one answer."""
+    number = int(exact(facts).attempts[0].model_reported.rpartition("-b")[2])
+    entry = facts.bill[number]
+    assert entry.cost is not None
+    entry.cost += 1
+
+
+def forgotten(facts: Facts) -> None:
+    """The ledger has no record of a request that was answered."""
+    facts.records.remove(exact(facts))
+
+
+def twice(facts: Facts) -> None:
+    """A request is recorded two times."""
+    facts.records.append(exact(facts))
+
+
+def cheaper(facts: Facts) -> None:
+    """A request is charged one nano-dollar less than its attempt cost."""
+    exact(facts).delta_nano_usd -= 1
+
+
+def halved(facts: Facts) -> None:
+    """A dead worker's attempt is charged less than the whole need."""
+    record = next(r for r in facts.records if r.state == "expired" and r.delta_nano_usd)
+    record.delta_nano_usd //= 2
+
+
+def given(facts: Facts) -> None:
+    """What a provider was asked is recorded as never sent."""
+    record = exact(facts)
+    record.state, record.delta_nano_usd = "unsent", 0
+    del record.attempts[:]
+
+
+def swapped(facts: Facts) -> None:
+    """A request is charged for the answer to another one."""
+    records = [r for r in facts.records if r.state == "done" and len(r.attempts) == 1 and r.attempts[0].model_reported]
+    records[0].attempts[0].model_reported = records[-1].attempts[0].model_reported
+
+
+def over(facts: Facts) -> None:
+    """A window holds more than its limit."""
+    facts.windows[0] = msgspec.structs.replace(facts.windows[0], spent=facts.windows[0].limit + 1)
+
+
+@pytest.mark.parametrize("lie", [dearer, forgotten, twice, cheaper, halved, given, swapped, over])
+def test_a_wrong_book_is_noticed(played: tuple[Chaos, Facts], lie: Callable[[Facts], None]) -> None:
+    """The judge fails when one fact of the same run is changed."""
+    facts = played[1]
+    changed = copy.copy(facts)
+    changed.bill = [copy.copy(entry) for entry in facts.bill]
+    changed.windows = list(facts.windows)
+    changed.records = []
+    for record in facts.records:
+        own = pb.UsageRecord()
+        own.CopyFrom(record)
+        changed.records.append(own)
+    assert Judge(changed).judge().violations == []
+    lie(changed)
+    assert Judge(changed).judge().violations
+
+
+async def _spend(ledger: RedisTreasury) -> None:
+    """Add a nano-dollar to what the org has spent, past the ledger."""
+    audit = await ledger.audit("default")
+    [window] = [window.window for window in audit.windows if window.budget.startswith("org.")]
+    await ledger.door.call(("HINCRBY", f"{{default}}:b:{window}", "s", 1))
+
+
+def test_a_tampered_window_is_noticed() -> None:
+    """The whole run fails when the store's window of a budget is changed by one nano-dollar while it goes on."""
+    chaos = Chaos(60, concurrency=30, seed=8, kill_every=60, strikes=0, quiet=1.0, tamper=_spend)
+    judge = Judge(asyncio.run(chaos.run())).judge()
+    assert any(text.startswith("sums differ") for text in judge.violations), report(chaos, judge)
