@@ -113,7 +113,7 @@ def write_call(name: str, arguments: str) -> dict[str, Any] | None:
 def read_output(item: dict[str, Any]) -> Output | None:
     """What an output item says; None when it does not name its call."""
     identifier = item.get("call_id") or item.get("id")
-    if not isinstance(identifier, str):
+    if not isinstance(identifier, str) or not identifier:
         return None
     output = item.get("output")
     text = output if isinstance(output, str) else "" if output is None else compact(output)

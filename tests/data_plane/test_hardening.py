@@ -88,7 +88,9 @@ def test_killed_worker_under_load(plane):
     for thread in threads:
         thread.join()
     failed = [status for status in statuses if status != 200]
-    assert len(failed) <= 4
+    # Each of Envoy's threads has a connection of its own to the worker, and may take one more request of every client
+    # before it hears that it is gone.
+    assert len(failed) <= 4 * (os.cpu_count() or 1)
     assert len(statuses) > 100
 
 
