@@ -19,7 +19,7 @@ fuzz: $(READY)
 	$(PY) -m tests.fuzz.codecs --seconds 60
 
 eval: $(READY)
-	$(PY) -m bench.routing.evaluate
+	$(PY) -m bench.routing.evaluate $(ARGS)
 
 chaos: $(READY)
 	$(PY) -m tests.chaos.driver --requests 20000

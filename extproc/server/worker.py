@@ -13,6 +13,7 @@ from pathlib import Path
 
 import uvloop
 
+from extproc import textmodel
 from extproc.config import ConfigError, load
 from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.keys import KeyStore
@@ -58,6 +59,7 @@ async def run(config: Path, address: str, redis_url: str, folder: Path, seen: Pa
     await transport.start()
     watch = asyncio.create_task(performer.run_watch())
     watch.add_done_callback(lambda task: _watch_ended(task, stop))
+    textmodel.load()  # before traffic: reading its weights takes a tenth of a second
     gc.collect()
     gc.freeze()  # what is loaded stays: the collector need not look at it again
     print("ready", flush=True)

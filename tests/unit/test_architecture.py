@@ -36,7 +36,7 @@ MAY_USE = {
     "wire": {"core"},  # its errors only
     "schemas": {"core", "wire"},
     "dialects": {"core", "schemas"},
-    "core": {"config", "dialects", "money", "names", "runtime", "schemas", "tokens", "wire"},
+    "core": {"config", "dialects", "money", "names", "runtime", "schemas", "textmodel", "tokens", "wire"},
     "money": set[str](), "textmodel": set[str](), "commands": {"config", "core", "ledger", "money", "pb", "prices", "reports"},
     "admin_rpc": {"commands", "config", "core", "ledger", "money", "pb", "prices", "reports"},
     "reports": {"core", "money", "pb"},
@@ -47,7 +47,7 @@ MAY_USE = {
     "ledger": {"core", "money", "pb"},
     "telemetry": {"core"},
     "envoyconf": {"config", "names", "runtime"},
-    "server": {"core", "ledger", "names", "pb", "money", "runtime", "telemetry", "tokens"},
+    "server": {"core", "ledger", "names", "pb", "money", "runtime", "telemetry", "textmodel", "tokens"},
 }
 COMPOSITION = ("server/worker.py", "up/", "cli.py")
 

@@ -186,7 +186,7 @@ def test_every_part_of_a_chain_has_a_cluster() -> None:
 
 def test_explain() -> None:
     """`extproc route` tells the route, the reason, the chain and the facts."""
-    ask = "debug this deadlock, find the root cause"
+    ask = "design a distributed lock service and prove it safe"
     raw = msgspec.json.encode({**ASK, "messages": [{"role": "user", "content": ask}]})
     text = explain(runtime(), "/v1/chat/completions", {}, raw)
     assert "route       cloud" in text
