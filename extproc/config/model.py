@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -85,6 +85,8 @@ class SmartConfig(Model):
     complex: str = "cloud"
     simple: str = "local"
     threshold: float = Field(default=0.5, ge=0, le=1)
+    complex_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """In place of a threshold: the share of the requests judged by their text that goes to `complex`."""
 
     def targets(self) -> dict[str, str]:
         """The chain of each class of request, by its key."""

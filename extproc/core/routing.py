@@ -137,6 +137,10 @@ def _smart(runtime: Runtime, signals: Signals, scorer: Scorer) -> tuple[str, str
     if any(word in agent for word in _BATCH_AGENTS):
         return smart.cost_sensitive, "cost sensitive: a CI client"
     rated = scorer(signals)
+    if rated.above is not None:
+        route, word = (smart.complex, "complex") if rated.above else (smart.simple, "simple")
+        share = f"the hardest {smart.complex_share or 0:.0%} go to {smart.complex}"
+        return route, f"{word} ({rated.score}; {share}): {rated.why}"
     if rated.score >= smart.threshold:
         return smart.complex, f"complex ({rated.score} >= {smart.threshold}): {rated.why}"
     return smart.simple, f"simple ({rated.score} < {smart.threshold}): {rated.why}"

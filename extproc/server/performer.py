@@ -16,6 +16,7 @@ import msgspec
 
 from extproc.core import events as ev
 from extproc.core.attempt_stage import AttemptStage
+from extproc.core.complexity import Scorer, Shared, score
 from extproc.core.errors import Problem
 from extproc.ledger.base import LEASE_MS, BeginCode, LedgerUnavailable, RollupRow, Settlement, Treasury
 from extproc.ledger.key_cache import KeyCache
@@ -91,11 +92,22 @@ class Performer:
                  keys: KeyCache) -> None:
         self.runtimes, self._ledger, self._tracing, self._treasurer = runtimes, ledger, tracing, treasurer
         self._keys = keys
+        self._shared: Shared | None = None
         self._streams: set[Watched] = set()
         self._do: dict[type, Callable[..., None]] = {
             ev.Reserve: self._reserve, ev.Begin: self._begin, ev.End: self._end, ev.Finish: self._finish,
             ev.Count: self._count, ev.Identify: self._identify,
         }
+
+    @property
+    def scorer(self) -> Scorer:
+        """What judges requests by their text under the current configuration."""
+        share = self.runtimes.current.config.routing.smart.complex_share
+        if share is None:
+            return score
+        if self._shared is None or self._shared.share != share:
+            self._shared = Shared(share)
+        return self._shared
 
     def watch(self, stream: Watched) -> None:
         """Keep an eye on a stream until it is over."""

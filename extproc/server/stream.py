@@ -9,7 +9,6 @@ from typing import Protocol
 from extproc import names
 from extproc.core import events as ev
 from extproc.core.attempt_stage import AttemptStage
-from extproc.core.complexity import score
 from extproc.core.request_stage import RequestStage
 from extproc.server import codec
 from extproc.server.performer import Performer, new_id
@@ -98,7 +97,7 @@ def opener(performer: Performer):
             stage = AttemptStage(performer.runtimes.of)
         else:
             rid = new_id()
-            stage = RequestStage(performer.runtimes.current, rid, score)
+            stage = RequestStage(performer.runtimes.current, rid, performer.scorer)
         stream = StageStream(stage, rid, performer, channel, metadata.get("traceparent", ""))
         performer.watch(stream)
         return stream

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from extproc.core import signals
-from extproc.core.complexity import Complexity, score
+from extproc.core.complexity import Complexity, Shared, score
 from extproc.core.errors import RequestError
 from extproc.core.explain import explain
 from extproc.core.routing import Decision, decide
@@ -205,3 +205,29 @@ def test_complexity_orders_asks() -> None:
 
     easy, hard = rate("fix this typo"), rate("design a distributed algorithm and prove it")
     assert 0 <= easy < 0.5 <= hard <= 1
+
+
+def test_a_share_is_held() -> None:
+    """With complex_share the hardest requests go to the stronger chain, and no more than their share of all."""
+    rt = runtime("routing: {smart: {complex_share: 0.2}}")
+    scorer, routes = Shared(0.2), []
+    for number in range(400):
+        ask = ("design a distributed system for", "rename the variable", "explain the function", "write a test for",
+               "hello, what is")[number % 5] + f" thing {number % 37}"
+        raw = msgspec.json.encode({**ASK, "messages": [{"role": "user", "content": ask}]})
+        conversation = SCHEMAS["openai"].parse_request(raw)
+        facts = signals.extract(conversation, len(raw), "plain", {}, "", "")
+        decision = decide(rt, facts, conversation, scorer)
+        routes.append((decision.route, ask))
+        assert "the hardest 20% go" in decision.reason
+    assert sum(route == "cloud" for route, _ in routes) / len(routes) == pytest.approx(0.2, abs=0.02)
+    assert sum(ask.startswith("design") for route, ask in routes if route == "cloud") > 60
+
+
+def test_a_token_count_is_not_part_of_the_share() -> None:
+    """Counting tokens says nothing of the work, so the share does not see it."""
+    raw = msgspec.json.encode(ASK)
+    facts = signals.extract(SCHEMAS["openai"].parse_request(raw), len(raw), "plain", {}, "", "")
+    assert Shared(1.0)(msgspec.structs.replace(facts, task="count")).above is None
+    assert Shared(1.0)(facts).above is True
+    assert Shared(0.0)(facts).above is False
