@@ -38,6 +38,7 @@ bench: $(READY)
 	$(PY) -m bench.translate
 	$(PY) -m bench.tokens
 	$(PY) -m bench.ledger_money
+	$(PY) -m bench.decision
 
 # The checked-in Envoy configurations and generated protobuf code; a test fails on a difference.
 envoy: $(READY)

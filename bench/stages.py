@@ -78,13 +78,19 @@ class Bench:
         from extproc.pb import ext_proc_pb2 as pb
         from extproc.runtime import Runtime
         from extproc.server import codec
+        from extproc.server.board import Board
+        from extproc.server.mirrors import Mirrors
         from extproc.server.performer import Performer, Runtimes
+        from extproc.server.stores import in_memory
         from extproc.server.stream import opener
         from extproc.telemetry.tracing import Tracing
 
         self._pb, self._names, self._codec = pb, names, codec
         runtime = Runtime(parse(CONFIG, "bench", Path()), lambda _p, _m: (None, None))
-        self._open = opener(Performer(Runtimes(runtime), ledger, Tracing(None, "bench")))
+        unasked: Any = None  # no budget and no key is in this configuration
+        self._open = opener(Performer(
+            Runtimes(runtime), ledger, Tracing(None, "bench"), unasked, unasked, Board(runtime, in_memory()),
+            Mirrors(runtime.config.listen, 1.0)))
         body = chat_request("canned", 2000).encode()
         self._chat = self._request_messages("/v1/chat/completions", body)
         self._chat_stream = self._request_messages(

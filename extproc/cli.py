@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from extproc.commands import register
+from extproc.commands.route import explain, route
 from extproc.config import ConfigError
 
 _CONFIG = click.Path(path_type=Path, dir_okay=False)
@@ -91,8 +92,15 @@ async def _main(options: Any) -> None:
         starting.result()
         if options.with_envoy:
             click.echo(render(gateway, time.monotonic() - began))
-        await stop.wait()
-        click.echo("\nextproc: stopping", err=True)
+        watching = asyncio.create_task(gateway.watch_store())
+        watching.add_done_callback(lambda task: None if task.cancelled() or task.exception() is None else stop.set())
+        try:
+            await stop.wait()
+            click.echo("\nextproc: stopping", err=True)
+            if watching.done():
+                watching.result()
+        finally:
+            watching.cancel()
     finally:
         stopping.cancel()
         await gateway.stop()
@@ -101,14 +109,27 @@ async def _main(options: Any) -> None:
 @main.command()
 @click.argument("config", type=_CONFIG)
 def check(config: Path) -> None:
-    """Validate a gateway.yaml."""
+    """Validate a gateway.yaml, and ask the store that it names, if that answers, whether money can rest on it."""
     from extproc.config import load
+    from extproc.core.routing.rules import dead_rules
+    from extproc.up.store import StoreAway, StoreUnusable, ask
 
     try:
         loaded = load(config)
     except ConfigError as error:
         _fail(error)
         return
+    for later, earlier in dead_rules(loaded.routing.rules):
+        click.echo(f"extproc: routing.rules[{later}] can never be reached: rules[{earlier}] takes all its requests",
+                   err=True)
+    store = os.environ.get("REDIS_URL") or loaded.redis
+    try:
+        for warning in [] if store == "embedded" else asyncio.run(ask(store, loaded)):
+            click.echo(f"extproc: {warning}", err=True)
+    except StoreUnusable as error:
+        _fail(error)
+    except StoreAway as error:
+        click.echo(f"extproc: {error}; it was not checked", err=True)
     click.echo(f"{config}: ok: {len(loaded.backends)} backends, {len(loaded.chains)} chains")
 
 
@@ -136,26 +157,6 @@ def envoy_config(config: Path, sockets: str, ca_file: str, listen: str | None, e
     yaml.dump(bootstrap.static(runtime, layout), sys.stdout)
 
 
-@main.command()
-@click.argument("source")
-@click.option("-c", "--config", type=_CONFIG, required=True, help="gateway.yaml")
-@click.option("--path", default="/v1/chat/completions", show_default=True, help="The path the request goes to.")
-@click.option("--header", "-H", multiple=True, help="NAME: VALUE, as with curl.")
-def route(source: str, config: Path, path: str, header: tuple[str, ...]) -> None:
-    """Explain which chain a request takes and why. SOURCE: a request file (JSON), - for stdin, or a prompt."""
-    from extproc.core.explain import explain
-
-    body = sys.stdin.buffer.read() if source == "-" else _body(source)
-    headers = {k.strip().lower(): v.strip() for k, _, v in (h.partition(":") for h in header)}
-    click.echo(_guarded(lambda: explain(_compile(config), path, headers, body)))
-
-
-def _body(source: str) -> bytes:
-    if Path(source).is_file():
-        return Path(source).read_bytes()
-    return json.dumps({"model": "auto", "max_tokens": 1024, "messages": [{"role": "user", "content": source}]}).encode()
-
-
 def _compile(config: Path) -> Any:
     from extproc.server.worker import compile_runtime
 
@@ -180,6 +181,8 @@ def compatibility() -> None:
 
 
 register(main)
+main.add_command(route)
+main.add_command(explain)
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ METADATA_FIELD = "decision"
 TARGET_FIELD = "target"                    # endpoint metadata of a leaf cluster
 
 LATENCY, COST, ROUTE = "x-extproc-latency", "x-extproc-cost", "x-extproc-route"
-READ_FROM_CLIENT = (LATENCY, COST, ROUTE, "x-extproc-cache", "x-extproc-project", "x-extproc-tags")
+SHADOW = "x-extproc-shadow"                # the request id that this one is a copy of
 
 REQUEST_ID, REASON, BACKEND = "x-extproc-request-id", "x-extproc-reason", "x-extproc-backend"
 MODEL, ATTEMPTS, COST_USD, WARNINGS = ("x-extproc-model", "x-extproc-attempts", "x-extproc-cost-usd",

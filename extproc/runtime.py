@@ -7,7 +7,7 @@ changes under a live request, and a request decided under the old configuration 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import combinations
 from urllib.parse import urlsplit
@@ -21,6 +21,10 @@ from extproc.dialects import DIALECTS, by_host
 
 Catalogue = Callable[[str | None, str], tuple[Price | None, int | None]]
 ANY = "*"
+ALL_ORDERS = 4
+"""Backends of a chain up to which every order that health may ask for has a cluster."""
+_HEALTH = {"ollama": "/", "vllm": "/health", "llamacpp": "/health"}
+"""Where servers of a dialect say that they are there; llama.cpp says 503 while it loads its model."""
 _UNKNOWN = ModelConfig.model_validate({})
 
 
@@ -41,6 +45,8 @@ class Backend(msgspec.Struct, frozen=True):
     max_output: int | None
     default_max_tokens: int
     price: Price | None
+    capacity: int | None = None
+    """Requests that its server works on at once; None: not known."""
 
 
 class Detected(msgspec.Struct, frozen=True):
@@ -77,6 +83,8 @@ class Runtime:
             self.chains[name] = self._add(name, [self._backend(entry) for entry in entries])
         for name in config.backends:
             self.pins[name] = self._add(f"pin.{name}", [self._backend(f"{name}/{ANY}")])
+        for name, chain in self.chains.items():  # after all: an order that a chain was given keeps that chain's name
+            self._add_orders(name, chain.backends)
         self.callers = {bytes.fromhex(key.sha256): self._caller(key) for key in config.auth.keys}
         self.anybody = Caller(config.auth.org)
         baseline = config.money.baseline
@@ -109,11 +117,26 @@ class Runtime:
         return Backend(
             id=f"{name}/{model}", name=name, model=model, dialect=dialect, location=backend.location,
             authority=parts.netloc, base_path=path.removesuffix("/v1"), api_key=backend.api_key,
-            cluster=f"{name}/{endpoint}@{digest(backend.base_url, str(failover.connect_timeout))}",
+            cluster=f"{name}/{endpoint}@{digest(backend.base_url, str(failover.connect_timeout), *self._check(name))}",
             lacks=frozenset([*backend.lacks, *known.lacks]) | DIALECTS[dialect].lacks,
             context=known.context or context,
             max_output=known.max_output, default_max_tokens=known.default_max_tokens, price=price,
+            capacity=backend.capacity,
         )
+
+    def health_path(self, name: str) -> str | None:
+        """Where the server of a checked backend says that it is there; None: a connection to it is enough."""
+        backend = self.config.backends[name]
+        checked = backend.checked
+        if checked is not None and checked.path is not None:
+            return checked.path
+        own = _HEALTH.get(self.dialect(name).partition("-")[0])
+        return None if own is None else urlsplit(backend.base_url).path.rstrip("/").removesuffix("/v1") + own
+
+    def _check(self, name: str) -> tuple[str, ...]:
+        """How it is checked, as parts of its cluster's name."""
+        checked = self.config.backends[name].checked
+        return () if checked is None else (f"{checked.every} {self.health_path(name)}",)
 
     def dialect(self, name: str) -> str:
         """The dialect of a backend: as configured, as its host tells, as it said itself, else the plain one."""
@@ -143,12 +166,21 @@ class Runtime:
         """Make the chain and every order-preserving part of it: what pruning by capability may leave."""
         for size in range(len(backends), 0, -1):
             for part in combinations(backends, size):
-                key = tuple(b.id for b in part)
-                if key not in self._by_backends:
-                    cluster = f"{name}-{digest(*[b.cluster for b in part])}"
-                    self._by_backends[key] = Chain(name, cluster, part)
+                self._put(name, part)
         full = self._by_backends[tuple(b.id for b in backends)]
         return Chain(name, full.cluster, full.backends)
+
+    def _put(self, name: str, backends: Sequence[Backend]) -> None:
+        key = tuple(b.id for b in backends)
+        if key not in self._by_backends:
+            self._by_backends[key] = Chain(name, f"{name}-{digest(*[b.cluster for b in backends])}", tuple(backends))
+
+    def _add_orders(self, name: str, backends: tuple[Backend, ...]) -> None:
+        """Make every order that health may ask for, of the chain and of its parts: some moved to the end, in order."""
+        for size in range(len(backends), 1, -1):
+            for part in combinations(backends, size):
+                for demoted in _demotions(size):
+                    self._put(name, _ordered(part, demoted))
 
     @property
     def variants(self) -> list[Chain]:
@@ -159,6 +191,23 @@ class Runtime:
         """The chain with only these of its backends, in its order."""
         found = self._by_backends[tuple(b.id for b in keep)]
         return Chain(chain.name, found.cluster, found.backends)
+
+    def arranged(self, chain: Chain, backends: Sequence[Backend]) -> Chain:
+        """The chain in this order of its backends, or the nearest that there is a cluster for: look at what returns.
+
+        `backends` are the chain's own, some of them moved to the end. Up to ALL_ORDERS backends every such order has a
+        cluster, of longer chains those that move at most two, or all but one. The first is always the one asked for.
+        """
+        place = {b.id: i for i, b in enumerate(chain.backends)}
+        wanted = [place[b.id] for b in backends]
+        turn = next((i for i in range(1, len(wanted)) if wanted[i] < wanted[i - 1]), len(wanted))
+        first, demoted = wanted[0], sorted(wanted[turn:])
+        for moved in (demoted, demoted[:2], [i for i in range(len(wanted)) if i != first]):
+            order = _ordered(chain.backends, moved)
+            found = self._by_backends.get(tuple(b.id for b in order))
+            if found is not None and order[0] is chain.backends[first]:
+                return Chain(chain.name, found.cluster, found.backends)
+        return chain
 
     def named(self, model: str) -> str | None:
         """The route that `models:` gives a client's model name: exact first, then the first matching pattern."""
@@ -174,6 +223,17 @@ class Runtime:
     def _caller(self, key: KeyConfig) -> Caller:
         routes = None if key.routes is None else tuple(key.routes)
         return Caller(self.config.auth.org, key.team, key.project, key.user, key.name, routes)
+
+
+def _demotions(size: int) -> Iterator[tuple[int, ...]]:
+    """Which places of a chain may be moved to its end: any, but of a long chain at most two, or all but one."""
+    for count in range(1, size):
+        if size <= ALL_ORDERS or count <= 2 or count == size - 1:
+            yield from combinations(range(size), count)
+
+
+def _ordered(backends: Sequence[Backend], demoted: Collection[int]) -> list[Backend]:
+    return [*(b for i, b in enumerate(backends) if i not in demoted), *(backends[i] for i in sorted(demoted))]
 
 
 def digest(*parts: str) -> str:

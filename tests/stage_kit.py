@@ -10,7 +10,6 @@ import msgspec
 
 from extproc.config import parse
 from extproc.core.attempt_stage import AttemptStage
-from extproc.core.complexity import score
 from extproc.core.dispatch import passed
 from extproc.core.events import (
     Action,
@@ -29,6 +28,7 @@ from extproc.core.events import (
     pack,
 )
 from extproc.core.request_stage import RequestStage
+from extproc.core.routing.view import View
 from extproc.runtime import Runtime
 
 RID = "0192f0c1a2b37c4d8e5f60718293a4b5"
@@ -70,7 +70,8 @@ def body(**fields: Any) -> bytes:
 
 def request_stage(rt: Runtime | None = None) -> RequestStage:
     """A fresh request stage."""
-    return RequestStage(rt or runtime(), RID, score)
+    rt = rt or runtime()
+    return RequestStage(rt, RID, View(rt.config.routing))
 
 
 def carried(schema: str = "openai", *, stream: bool = True, **fields: Any) -> Carried:

@@ -117,10 +117,10 @@ def label_free_lines(text_model: TextModel, root: Path) -> list[Line]:
         _aim(
             "tier probes, recipe held out: AUC",
             ">= 0.85",
-            f"{area:.3f}",
-            area >= 0.85,
-            f"{len(probes.prompts)} probes; **{blind:.3f}** without the own sentences of tiers.txt, "
-            "which were written after the probes had been read",
+            f"{blind:.3f}",
+            blind >= 0.85,
+            f"{len(probes.prompts)} probes, trained without the own sentences of tiers.txt, which were written after "
+            f"the probes had been read; as shipped, with them, {area:.3f}",
         ),
         _aim(
             "paraphrases: same decision at 20 % cloud",
@@ -155,7 +155,8 @@ def trust_lines(text_model: TextModel, learners: dict[str, ex.Learner]) -> list[
     weak, strong = ex.calibration(learners["mmlu"])
     prompts = learners["mmlu"].graded.prompts
     order = np.random.default_rng(3).permutation(len(prompts))[:4000]
-    held = ex.shares(np.array([text_model.read(prompts[i]).gain for i in order]))
+    gains = np.array([text_model.read(prompts[i]).gain for i in order])
+    orders = {"as they come": gains, "only rising": np.sort(gains), "only falling": np.sort(gains)[::-1]}
     return [
         _aim(
             "calibration error, 5-fold MMLU",
@@ -164,14 +165,18 @@ def trust_lines(text_model: TextModel, learners: dict[str, ex.Learner]) -> list[
             max(weak, strong) <= 0.05,
             "ten bins of equal size",
         ),
-        _aim(
-            "realised cloud share, from request 500 on",
-            "within 2 points",
-            f"{max(held.values()):.2f} points",
-            max(held.values()) <= 2.0,
-            ", ".join(f"{k:.0%}: {v:.2f}" for k, v in held.items()),
-        ),
+        *[_share_line(how, ex.shares(ordered)) for how, ordered in orders.items()],
     ]
+
+
+def _share_line(how: str, held: dict[float, float]) -> Line:
+    return _aim(
+        f"realised cloud share, gains {how}, from request 500 on",
+        "within 2 points",
+        f"{max(held.values()):.2f} points",
+        max(held.values()) <= 2.0,
+        ", ".join(f"{k:.0%}: {v:.2f}" for k, v in held.items()),
+    )
 
 
 def cost_lines(text_model: TextModel) -> list[Line]:
@@ -244,7 +249,7 @@ def compare(sets: list[Bench], python: str | None, root: Path) -> tuple[list[Riv
             )
         )
     theirs = {k: auc(np.array(v["scores"][at:], dtype=float), probes.hard) for k, v in scored.items()} if scored else {}
-    area, _ = ex.tiers(root, ex.shipped_heads(load()), own=True)
+    area, _ = ex.tiers(root, ex.shipped_heads(load()), own=False)
     length = auc(np.array([len(p) for p in probes.prompts], dtype=float), probes.hard)
     rivals.append(Rival("tier probes (AUC)", len(probes.prompts), "0.50", length, theirs, area, "recipe held out"))
     return rivals, {k: v["us"] for k, v in scored.items()} if scored else {}

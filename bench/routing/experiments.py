@@ -16,8 +16,10 @@ import numpy.typing as npt
 from bench.routing import data, sources
 from bench.routing.linear import Sparse, Vector, logistic, sigmoid
 from bench.routing.metrics import Gain, auc, calibration_error, gain, macro_f1
-from bench.routing.train import Heads, tier_rows, train_tier
-from extproc.textmodel import CLOUD_PRIOR, LOCAL_PRIOR, Prior, ShareTracker, TextModel, model
+from bench.routing.train import Heads, tier_rows
+from extproc.core.routing.aims import ByShare
+from extproc.core.routing.objective import MILLION, Weighed
+from extproc.textmodel import CLOUD_PRIOR, LOCAL_PRIOR, Prior, TextModel, model
 
 Rows = npt.NDArray[np.intp]
 PENALTY = 10.0
@@ -203,7 +205,7 @@ def prior_gain(
     text_model: TextModel, prompts: list[str], weak: Prior = LOCAL_PRIOR, strong: Prior = CLOUD_PRIOR
 ) -> Vector:
     """Task probabilities times what the stronger backend is believed to add per task: no routing label is in it."""
-    return task_shares(text_model, prompts) @ (strong.rates() - weak.rates()).astype(np.float64)
+    return task_shares(text_model, prompts) @ np.subtract(strong.rates(), weak.rates())
 
 
 def random_priors(text_model: TextModel, graded: Graded, draws: int = 200) -> tuple[float, float, float]:
@@ -219,20 +221,14 @@ def random_priors(text_model: TextModel, graded: Graded, draws: int = 200) -> tu
 
 def tiers(root: Path, task_heads: Heads, own: bool) -> tuple[float, sources.Tiers]:
     """AUC of easy against hard probes; each recipe is scored by a head that saw none of its prompts."""
-    probes = sources.tiers(root)
-    prompts, hard = tier_rows(root)
-    recipes = np.array(probes.recipes + ["own"] * (len(prompts) - len(probes.prompts)))
+    probes, rows = sources.tiers(root), tier_rows(root)
     score = np.zeros(len(probes.prompts))
     for recipe in sorted(set(probes.recipes)):
-        test = np.flatnonzero(recipes == recipe)
-        barred = {prompts[i] for i in test}
-        train = [
-            i
-            for i in range(len(prompts))
-            if prompts[i] not in barred and recipes[i] != recipe and (own or recipes[i] != "own")
-        ]
-        column = train_tier([prompts[i] for i in train], hard[train], task_heads)
-        score[test] = data.matrix([prompts[i] for i in test], task_heads.scale, data.TASK_WEIGHTS).dot(column)
+        test = np.flatnonzero(rows.origin == recipe)
+        asked = [rows.prompts[i] for i in test]
+        known = (rows.origin != recipe) & ~np.isin(rows.prompts, asked)
+        column = rows.fit(np.flatnonzero(known if own else known & (rows.origin != "own")), task_heads)
+        score[test] = data.matrix(asked, task_heads.scale, data.TASK_WEIGHTS).dot(column)
     return auc(score, probes.hard), probes
 
 
@@ -283,12 +279,14 @@ def calibration(learner: Learner) -> tuple[float, float]:
 
 
 def shares(scores: Vector) -> dict[float, float]:
-    """Greatest distance between target and realised share, in points, from the 500th request on."""
+    """Greatest distance between target and realised share, in points, from the 500th request on: requests in this
+    order, decided by the aim that the gateway itself uses."""
     found = {}
+    gaps = [round(score * MILLION) for score in scores.tolist()]
     for target in (0.05, 0.1, 0.2, 0.3, 0.5, 0.8):
-        tracker, sent, worst = ShareTracker(target), 0, 0.0
-        for i, score in enumerate(scores.tolist(), start=1):
-            sent += tracker.decide(score)
+        aim, sent, worst = ByShare(target), 0, 0.0
+        for i, gap in enumerate(gaps, start=1):
+            sent += aim.decide(Weighed(gap, gap, gap, 0, 0, 0, MILLION), 0).complex
             worst = max(worst, abs(sent / i - target)) if i >= 500 else 0.0
         found[target] = 100.0 * worst
     return found

@@ -47,6 +47,18 @@ _MATH = (
     "high_school_mathematics",
     "high_school_statistics",
 )
+_HIGHER, _SCHOOL = ("college_", "professional_"), ("high_school_", "elementary_", "miscellaneous")
+"""How the subjects of MMLU begin that are of a university or a profession, and those of school."""
+_LEVELS = {
+    "gpqa": True,
+    "math": True,
+    "agentverse-logicgrid": True,
+    "trivia_qa": False,
+    "natural_qa": False,
+    "commonsense_qa": False,
+    "openbook_qa": False,
+}
+"""Sets that were made to be hard (graduate science, competitions, logic puzzles), and sets of everyday questions."""
 _FENCE = re.compile(r"```\w*\n(.{40,1500}?)```", re.DOTALL)
 _CODE = ("mbpp", "human_eval")
 SMALL = ("llama-3.1-8b-instruct", "qwen2.5-7b-instruct", "gemma-2-9b-it", "mistral-7b-instruct-v0.3")
@@ -190,6 +202,21 @@ def tier_phrases() -> tuple[list[str], list[bool]]:
     """Own sentences that ask for much thought or for little."""
     lines = [line for line in TIER_PHRASES.read_text(encoding="utf-8").split("\n") if line[:2] in ("+ ", "- ")]
     return [line[2:] for line in lines], [line[0] == "+" for line in lines]
+
+
+def levels(root: Path) -> tuple[list[str], list[bool]]:
+    """Public questions whose level is told by where they come from: no one of ours looked at them to label them."""
+    public: dict[tuple[str, bool], list[str]] = {}
+    for row in data.load(root / "routellm_mmlu.jsonl"):
+        if row["domain"].startswith(_HIGHER + _SCHOOL):
+            higher = row["domain"].startswith(_HIGHER)
+            public.setdefault(("mmlu", higher), []).append(row["prompt"])
+    for row in data.load(root / "llmrouter_9models.jsonl"):
+        if row["task"] in _LEVELS:
+            public.setdefault((row["task"], _LEVELS[row["task"]]), []).append(row["prompt"])
+    chance = np.random.default_rng(12)
+    chosen = [(rows[i], hard) for (_, hard), rows in public.items() for i in chance.permutation(len(rows))[:CAP]]
+    return [prompt for prompt, _ in chosen], [hard for _, hard in chosen]
 
 
 def tiers(root: Path) -> Tiers:

@@ -1,5 +1,4 @@
-"""Train the shipped text model: `python -m bench.routing.train [--data DIR]`. Fixed seeds; a few minutes on one core.
-Train the shipped text model: `python -m bench.routing.train [--data DIR]`. Fixed seeds; a few minutes on one core."""
+"""Train the shipped text model: `python -m bench.routing.train [--data DIR]`. Fixed seeds; a minute on one core."""
 
 from __future__ import annotations
 
@@ -14,12 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.routing import data, phrases, sources
 from bench.routing.linear import Sparse, Vector, logistic, softmax_regression
 from extproc.textmodel import features, model
 
-VERSION = "1"
+VERSION = "2"
 TASK_PENALTY, TIER_PENALTY, OUTCOME_PENALTY = 0.3, 0.3, 10.0
 STEPS = 70
 TEMPERATURE = 0.55
@@ -74,11 +74,40 @@ def train_outcome(prompts: list[str], solved: Vector, sets: list[str], scale: Sc
     return logistic(rows, solved, OUTCOME_PENALTY, offset=np.log(rate / (1 - rate)))
 
 
-def tier_rows(root: Path) -> tuple[list[str], Vector]:
-    """Return probes and own sentences with their tiers."""
-    probes = sources.tiers(root)
-    own, hard = sources.tier_phrases()
-    return probes.prompts + own, np.concatenate((probes.hard, hard)).astype(float)
+class TierRows(NamedTuple):
+    """Prompts with their tiers, what each counts, and where it is from: a recipe of the probes, "own" or "level"."""
+
+    prompts: list[str]
+    hard: Vector
+    weight: Vector
+    origin: npt.NDArray[np.str_]
+
+    def fit(self, rows: npt.NDArray[np.intp], tasks: Heads) -> Vector:
+        """Fit the tier head on some of the rows."""
+        return train_tier([self.prompts[i] for i in rows], self.hard[rows], tasks, self.weight[rows])
+
+
+def tier_rows(root: Path) -> TierRows:
+    """Probes, own sentences, and questions of known level; these count as much as the probes, all together."""
+    probes, (own, own_hard), (public, level) = sources.tiers(root), sources.tier_phrases(), sources.levels(root)
+    share = _alike(public, np.array(level))
+    return TierRows(
+        probes.prompts + own + public,
+        np.concatenate((probes.hard, own_hard, level)).astype(float),
+        np.concatenate((np.ones(len(probes.prompts) + len(own)), share * len(probes.prompts))),
+        np.array(probes.recipes + ["own"] * len(own) + ["level"] * len(public)),
+    )
+
+
+def _alike(prompts: list[str], hard: npt.NDArray[np.bool_]) -> Vector:
+    """Weights that sum to 1 and make easy and hard prompts count alike at each length: their length tells nothing."""
+    sizes = (2 * np.log2([len(prompt) for prompt in prompts])).astype(int)
+    share = np.zeros(len(prompts))
+    for size in np.unique(sizes):
+        sides = [(sizes == size) & (hard == side) for side in (False, True)]
+        for side in sides:
+            share[side] = min(np.sum(sides[0]), np.sum(sides[1])) / max(np.sum(side), 1)
+    return share / share.sum()
 
 
 def vocabulary() -> list[str]:
@@ -116,15 +145,15 @@ def train(root: Path) -> tuple[Heads, dict[str, Any]]:
     held = {e.prompt for e in sources.intents("held_out")}
     examples = [e for e in examples if e.prompt not in held]
     tasks = train_tasks(examples)
-    prompts, hard = tier_rows(root)
-    tier = train_tier(prompts, hard, tasks)
+    tiers = tier_rows(root)
+    tier = tiers.fit(np.arange(len(tiers.prompts)), tasks)
     graded = sources.outcomes(root)
     outcome = [
         train_outcome(graded.prompts, solved, graded.sets, tasks.scale) for solved in (graded.weak, graded.strong)
     ]
     report = {
         "task_examples": {t: sum(e.task == t for e in examples) for t in model.TASKS},
-        "tier_examples": len(prompts),
+        "tier_examples": len(tiers.prompts),
         "outcome_examples": len(graded.prompts),
         "sources": sources.LICENCES,
         "penalties": [TASK_PENALTY, TIER_PENALTY, OUTCOME_PENALTY],

@@ -11,10 +11,13 @@ def register(main: click.Group) -> None:
     from extproc.commands.export import export
     from extproc.commands.keys import keys
     from extproc.commands.publish import publish, rebuild
+    from extproc.commands.regret import regret
     from extproc.commands.report import report
+    from extproc.commands.spool import spool
     from extproc.commands.usage import usage
 
     budgets.add_command(publish)
     budgets.add_command(rebuild)
-    for command in (keys, usage, budgets, report, export):
+    budgets.add_command(spool)
+    for command in (keys, usage, budgets, report, regret, export):
         main.add_command(command)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from extproc.commands.adjust import adjust
 from extproc.commands.store import CommandError, Place, find, one_line, run, store_options, write
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def budgets(context: click.Context, form: str, everything: bool, redis_url: str 
     if form == "table":
         table = without(table, "budget")
     write(rendered(table, form, {"org": place.org, "time_unix_ms": now}), None)
+
+
+budgets.add_command(adjust)
 
 
 async def read(ledger: RedisTreasury, place: Place, everything: bool) -> tuple[tables.Table, int]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import IO
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -40,6 +40,23 @@ def folder_of(root: Path, org: str) -> Path:
     return root / name
 
 
+def orgs_of(root: Path) -> list[str]:
+    """Return the orgs that have files: by the names of folders, of long names by a record. Raises CommandError."""
+    found: list[str] = []
+    try:
+        paths = [path for path in root.iterdir() if path.is_dir()]
+    except OSError as error:
+        raise CommandError(f"{root} cannot be read: {error.strerror}") from error
+    for path in sorted(paths):
+        name = unquote(path.name, errors="surrogateescape")
+        if folder_of(root, name) != path:
+            told = (entry.record.admission.org for entry in Folder(root, name, path).records())
+            name = next((org for org in told if org), "")
+        if name and folder_of(root, name) == path:
+            found.append(name)
+    return found
+
+
 @contextlib.contextmanager
 def writing(root: Path) -> Generator[None]:
     """Keep other exporters out. Raises CommandError where one is at work, or where the folder cannot be made."""
@@ -61,8 +78,9 @@ def writing(root: Path) -> Generator[None]:
 class Folder:
     """The files of one org."""
 
-    def __init__(self, root: Path, org: str) -> None:
-        self.path = folder_of(root, org)
+    def __init__(self, root: Path, org: str, path: Path | None = None) -> None:
+        """`path`: where they lie, if that is known."""
+        self.path = path or folder_of(root, org)
 
     def files(self) -> list[File]:
         """Return the files in the order of the stream. Raises CommandError."""

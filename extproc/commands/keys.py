@@ -204,6 +204,19 @@ def update(key: str, team: str | None, project: str | None, user: str | None, ro
         click.echo(f"changed {record.caller.key} ({record.digest[:16]}); workers take it within 5 seconds", err=True)
 
 
+@keys.command()
+@click.option("--older", default="30d", show_default=True, help="Only keys that ended at least so long ago; 0d: all.")
+@click.option("--dry-run", is_flag=True, help="Only tell how many there are.")
+@store_options
+@one_line
+def purge(older: str, dry_run: bool, redis_url: str | None, config: Path | None, state: Path,
+          org: str | None) -> None:
+    """Forget keys that were revoked or expired long ago, of all orgs. Usage keeps their names."""
+    place, length = find(redis_url, config, state, org), _length("--older", older)
+    count = run(place, lambda ledger: _store(ledger).purge(length, dry=dry_run))
+    click.echo(f"{count} keys ended {older} ago or earlier" + ("" if dry_run else "; they are forgotten"), err=True)
+
+
 async def _change(store: KeyStore, key: str, changes: Changes) -> list[KeyRecord]:
     found = await _named(store, key)
     for record in found:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from extproc.commands.store import CommandError, find, one_line, run, store_options
+from extproc.commands.store import CommandError, Place, find, one_line, run, store_options
 
 if TYPE_CHECKING:
     from extproc.commands.folder import Folder
@@ -26,15 +27,51 @@ AT_ONCE = 1_000
 """Windows that are seeded in one call."""
 
 
+def _all_orgs(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--all-orgs", is_flag=True, help="For every org that the store or the files know.")(command)
+
+
 @click.command()
 @click.option("--force", is_flag=True, help="Also over newer budgets, and at zero where records exist.")
+@_all_orgs
 @store_options
 @one_line
-def publish(force: bool, redis_url: str | None, config: Path | None, state: Path, org: str | None) -> None:
+def publish(force: bool, all_orgs: bool, redis_url: str | None, config: Path | None, state: Path,
+            org: str | None) -> None:
     """Put the budgets of a gateway.yaml (-c) in force now; workers follow at their next request."""
     own = _table(config)
-    place = find(redis_url, config, state, org)
-    click.echo(f"org {place.org}: {run(place, lambda ledger: _publish(ledger, place.org, own, force))}", err=True)
+    place = _place(find(redis_url, config, state, org), org, all_orgs)
+    run(place, lambda ledger: _each(ledger, place, None, all_orgs, lambda name: _publish(ledger, name, own, force)))
+
+
+def _place(place: Place, org: str | None, all_orgs: bool) -> Place:
+    if all_orgs and org is not None:
+        raise CommandError("give --org or --all-orgs, not both")
+    return place
+
+
+async def _each(ledger: RedisTreasury, place: Place, root: Path | None, all_orgs: bool,
+                work: Callable[[str], Awaitable[str]]) -> None:
+    """Do the work for the place's org, or all: those that the store knows and those that have files. One line each;
+    what fails for one org does not keep the others from theirs. Raises CommandError."""
+    from extproc.commands.folder import orgs_of
+    from extproc.reports.tables import printable
+
+    orgs = {place.org}
+    if all_orgs:
+        orgs |= {*await ledger.orgs(), *(() if root is None else orgs_of(root))}
+    failed: list[str] = []
+    for name in sorted(orgs):
+        try:
+            click.echo(f"org {printable(name)}: {await work(name)}", err=True)
+        except CommandError as error:
+            if not all_orgs:
+                raise
+            failed.append(name)
+            click.echo(f"extproc: {error}", err=True)
+    if failed:
+        raise CommandError(f"{len(failed)} of {len(orgs)} orgs were left as they are: "
+                           f"{printable(', '.join(failed[:10]))}")
 
 
 def _table(path: Path | None) -> Table:
@@ -89,18 +126,21 @@ async def _publish(ledger: RedisTreasury, org: str, own: Table, force: bool) -> 
               help="Folder of `extproc export --to`, besides what the stream still has.")
 @click.option("--force", is_flag=True,
               help="Also where budgets are in force: requests under budgets are refused for a moment.")
+@_all_orgs
 @store_options
 @one_line
-def rebuild(root: Path | None, force: bool, redis_url: str | None, config: Path | None, state: Path,
+def rebuild(root: Path | None, force: bool, all_orgs: bool, redis_url: str | None, config: Path | None, state: Path,
             org: str | None) -> None:
     """Make the windows of budgets again by the records, in a store that lost its data, and put the budgets in force."""
     from extproc.commands.folder import Folder
 
     own = _table(config)
-    place = find(redis_url, config, state, org)
-    folder = None if root is None else Folder(root, place.org)
-    told = run(place, lambda ledger: _rebuild(ledger, place.org, own, folder, force))
-    click.echo(f"org {place.org}: {told}", err=True)
+    place = _place(find(redis_url, config, state, org), org, all_orgs)
+
+    async def one(ledger: RedisTreasury, name: str) -> str:
+        return await _rebuild(ledger, name, own, None if root is None else Folder(root, name), force)
+
+    run(place, lambda ledger: _each(ledger, place, root, all_orgs, lambda name: one(ledger, name)))
 
 
 async def _rebuild(ledger: RedisTreasury, org: str, own: Table, folder: Folder | None, force: bool) -> str:
@@ -177,24 +217,11 @@ class Reading:
 
 
 def windows_of(own: Table, sums: dict[str, Charged], now_ms: int) -> tuple[tuple[Budget, int], ...]:
-    """Return the windows that still count or take corrections, with what each has spent.
-
-    A budget for each one (`team: "*"`) has windows under ids of their own, which begin with that of its entry.
-    """
-    from msgspec.structs import replace
-
+    """Return the windows that still count or take corrections, with what each has spent."""
     from extproc.ledger.rebuild import seeds
-    from extproc.money.tables import Table
 
-    entries = {entry.id: entry for entry in own.entries}
-    for window in sums:
-        name = window.rpartition(":")[0]
-        whole = entries.get(name.rpartition(".")[0])
-        if name not in entries and whole is not None:
-            entries[name] = replace(whole, id=name)
     # Incomplete records may have what was given back and not what was spent.
-    return tuple((budget, max(spent, 0)) for budget, spent in seeds(Table(0, tuple(entries.values())), sums)
-                 if now_ms < budget.end_ms + budget.keep_ms)
+    return tuple((budget, max(spent, 0)) for budget, spent in seeds(own, sums) if now_ms < budget.until_ms)
 
 
 async def _seed(ledger: RedisTreasury, org: str, windows: tuple[tuple[Budget, int], ...], length: int) -> str:

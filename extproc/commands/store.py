@@ -11,7 +11,6 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 import click
 import msgspec
@@ -45,10 +44,9 @@ class Place(msgspec.Struct, frozen=True):
     @property
     def shown(self) -> str:
         """The address without its password."""
-        parts = urlsplit(self.url)
-        user, at, host = parts.netloc.rpartition("@")
-        hidden = f"{user.partition(':')[0]}:…{at}{host}" if ":" in user else parts.netloc
-        return urlunsplit(parts._replace(netloc=hidden))
+        from extproc.ledger.address import shown
+
+        return shown(self.url)
 
 
 def store_options(command: Callable[P, R]) -> Callable[P, R]:
@@ -58,7 +56,7 @@ def store_options(command: Callable[P, R]) -> Callable[P, R]:
         click.option("--state", type=click.Path(path_type=Path), default=Path(".extproc"), show_default=True,
                      help="State folder of an `extproc up` that runs here."),
         click.option("-c", "--config", type=click.Path(path_type=Path, dir_okay=False), help="gateway.yaml"),
-        click.option("--redis-url", help="Address of the store: redis://…, rediss://… or unix://…"),
+        click.option("--redis-url", help="Address of the store: redis://…, rediss://…?ca=FILE, redis+cluster://… or unix://…"),
     ):
         command = option(command)
     return command
@@ -101,7 +99,8 @@ def find(redis_url: str | None, config: Path | None, state: Path, org: str | Non
         if loaded is None and beside.is_file():
             loaded = read_config(beside, env)
     elif not re.match(r"^(rediss?(\+cluster)?|unix)://.", url):
-        raise CommandError(f"the store's address {url[:60]!r} is not one; expected redis://…, rediss://… or unix://…")
+        raise CommandError("the store's address is not one; expected redis://…, rediss://…, redis+cluster://… or "
+                           "unix://…")
     return Place(url, org or ("default" if loaded is None else loaded.auth.org), loaded)
 
 
@@ -130,19 +129,26 @@ def read_config(path: Path, env: Mapping[str, str] = os.environ) -> GatewayConfi
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: is not UTF-8 text"]) from error
-    return parse(_SECRET.sub(r'\g<1>"-"', text), str(path), path.parent, env)
+    return read_text(text, str(path), path.parent, env)
+
+
+def read_text(text: str, name: str, folder: Path, env: Mapping[str, str] = os.environ) -> GatewayConfig:
+    """The same of the text of a gateway.yaml. Raises ConfigError."""
+    return parse(_SECRET.sub(r'\g<1>"-"', text), name, folder, env)
 
 
 def run(place: Place, work: Callable[[RedisTreasury], Awaitable[R]]) -> R:
     """Do the work on the place's store. Raises CommandError where the store does not answer."""
+    from extproc.ledger.access import sentence
+    from extproc.ledger.address import AddressRefused
     from extproc.ledger.base import LedgerUnavailable
     from extproc.ledger.redis_treasury import RedisTreasury
 
     async def inside() -> R:
         try:
             ledger = RedisTreasury(place.url, connect_timeout=CONNECT_TIMEOUT, call_timeout=CALL_TIMEOUT)
-        except ValueError as error:  # its text does not repeat the password
-            raise CommandError(f"the store's address cannot be used: {error}; expected redis://HOST:PORT") from error
+        except AddressRefused as error:  # its text does not repeat the password
+            raise CommandError(f"the store's address cannot be used: {error}") from error
         try:
             return await work(ledger)
         finally:
@@ -151,8 +157,7 @@ def run(place: Place, work: Callable[[RedisTreasury], Awaitable[R]]) -> R:
     try:
         return asyncio.run(inside())
     except LedgerUnavailable as error:
-        raise CommandError(f"the store at {place.shown} does not answer ({error}); start it, or give its address with "
-                           "--redis-url or REDIS_URL") from error
+        raise CommandError(sentence(error, place.shown)) from error
 
 
 def write(content: Any, output: Path | None) -> None:

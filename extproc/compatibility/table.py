@@ -14,7 +14,7 @@ import msgspec
 from extproc.compatibility.probes import PROBES, Probe
 from extproc.core.dispatch import say
 from extproc.core.errors import RequestError
-from extproc.core.signals import extract
+from extproc.core.routing.signals import extract
 from extproc.dialects import DIALECTS
 from extproc.dialects.base import Dialect
 from extproc.schemas import CLIENTS

@@ -11,13 +11,11 @@ from extproc.config.model import (
     FailoverConfig,
     GatewayConfig,
     ModelConfig,
-    RoutingConfig,
-    RuleConfig,
-    SmartConfig,
     TelemetryConfig,
-    WhenConfig,
 )
 from extproc.config.money import BudgetConfig, LimitConfig, MoneyConfig
+from extproc.config.routing import RoutingConfig, RuleConfig, WhenConfig
+from extproc.config.smart import SmartConfig
 
 __all__ = [
     "SPOKEN", "AuthConfig", "BackendConfig", "BudgetConfig", "ClaimsConfig", "ConfigError", "DialectName",

@@ -9,7 +9,7 @@ import msgspec
 import pydantic
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from extproc.config.values import SHA256, Duration, Model, Name
+from extproc.config.values import SHA256, Duration, Model, Name, Org
 
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 _URI = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/[^\s#]*")
@@ -134,7 +134,7 @@ class AuthConfig(Model):
     """Who may call: `none` is for loopback only; with `jwt` the gateway keys stay valid beside the tokens."""
 
     mode: Literal["none", "keys", "jwt"] = "none"
-    org: str = "default"
+    org: Org = "default"
     keys: list[KeyConfig] = []
     jwt: JwtConfig | None = Field(default=None, validate_default=True)
 

@@ -8,7 +8,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from extproc.config.auth import AuthConfig
+from extproc.config.explain import ExplainConfig
+from extproc.config.learning import LearningConfig
 from extproc.config.money import BudgetConfig, LimitConfig, MoneyConfig
+from extproc.config.routing import RoutingConfig
 from extproc.config.values import Address, Duration, Model, Name, Size, Store, Workers
 
 Feature = Literal["tools", "images", "documents", "json_schema", "thinking", "stream"]
@@ -33,6 +36,14 @@ class ModelConfig(Model):
     usd_per_million_output: float | None = Field(None, ge=0)
 
 
+class HealthConfig(Model):
+    """How Envoy looks whether a model server is there; any answer below 500 says so."""
+
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] | None = None
+    """On the server's host. Left out, it is the dialect's own; where that is not known, a connection is enough."""
+    every: Annotated[Duration, Field(ge=1, le=3600)] = 5.0
+
+
 class BackendConfig(Model):
     """One provider account or model server."""
 
@@ -46,6 +57,17 @@ class BackendConfig(Model):
     note: str | None = None
     lacks: list[Feature] = []
     models: dict[str, ModelConfig] = {}
+    health: HealthConfig | Literal["off"] | None = None
+    """Left out: checked as HealthConfig says if it is local, and not if it is a cloud."""
+    capacity: int | None = Field(None, ge=1, le=100_000)
+    """Requests that the server works on at once (such as OLLAMA_NUM_PARALLEL); beyond it others are tried first."""
+
+    @property
+    def checked(self) -> HealthConfig | None:
+        """How Envoy checks its health; None: not at all."""
+        if self.health == "off":
+            return None
+        return self.health or (HealthConfig() if self.location == "local" else None)
 
     @field_validator("base_url")
     @classmethod
@@ -53,52 +75,6 @@ class BackendConfig(Model):
         if not re.match(r"^https?://[^/\s?#]+(/[^\s?#]*)?$", value):
             raise ValueError("expected http://HOST[:PORT][/PATH] or https://…")
         return value.rstrip("/")
-
-
-class WhenConfig(Model):
-    """Conditions of a rule; all that are given must hold."""
-
-    header: dict[str, str] | None = None
-    path: Literal["plain", "local", "smart"] | None = None
-    model: str | None = None
-    key: str | None = None
-    team: str | None = None
-    stream: bool | None = None
-    tools: bool | None = None
-    tokens_above: int | None = None
-
-
-class RuleConfig(Model):
-    """First match wins, before the smart flow."""
-
-    when: WhenConfig
-    route: str
-    reason: str
-
-
-class SmartConfig(Model):
-    """Where `model: auto` goes for each class of request; `fim` (fill in the middle) is latency critical by default."""
-
-    fim: str | None = None
-    latency_critical: str = "cloud"
-    cost_sensitive: str = "local"
-    complex: str = "cloud"
-    simple: str = "local"
-    threshold: float = Field(default=0.5, ge=0, le=1)
-    complex_share: Annotated[float, Field(ge=0, le=1)] | None = None
-    """In place of a threshold: the share of the requests judged by their text that goes to `complex`."""
-
-    def targets(self) -> dict[str, str]:
-        """The chain of each class of request, by its key."""
-        return {"latency_critical": self.latency_critical, "cost_sensitive": self.cost_sensitive,
-                "complex": self.complex, "simple": self.simple} | ({"fim": self.fim} if self.fim else {})
-
-
-class RoutingConfig(Model):
-    """The first routing: rules, then the smart flow."""
-
-    smart: SmartConfig = SmartConfig()
-    rules: list[RuleConfig] = []
 
 
 class FailoverConfig(Model):
@@ -115,6 +91,8 @@ class FailoverConfig(Model):
     ping_interval: Duration = 10.0
     """A stream that waits for the last backend of its chain is kept alive with a ping this often."""
     connect_timeout: Duration = 2.0
+    passive_health: bool = True
+    """Whether backends that fail, refuse or have become slow of late go to the end of their chains."""
 
 
 class TelemetryConfig(Model):
@@ -144,4 +122,6 @@ class GatewayConfig(Model):
     budgets: list[BudgetConfig] = []
     limits: list[LimitConfig] = []
     money: MoneyConfig = MoneyConfig()
+    learning: LearningConfig = LearningConfig()
+    explain: ExplainConfig = ExplainConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

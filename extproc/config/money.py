@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator, model_validator
 
-from extproc.config.values import Model
+from extproc.config.values import Duration, Model, Size
 
 MAX_NANO = 2**53 - 1
 """The largest amount that is exact in the store's arithmetic (nine million dollars)."""
+LONGEST_ALLOWED = 24 * 3600.0
+"""Seconds without the store: half of the time after which a call is too old for it."""
 
 
 class WhomConfig(Model):
@@ -96,6 +99,21 @@ class LimitConfig(Model):
         return self.requests or self.tokens or self.concurrent or 0
 
 
+class AllowConfig(Model):
+    """What each worker may dispatch while the store does not answer, counted by upper bounds."""
+
+    usd: float = Field(ge=0, le=MAX_NANO // 10**9)
+    requests: int = Field(ge=1, le=MAX_NANO)
+    for_: Duration = Field(alias="for")
+
+    @field_validator("for_")
+    @classmethod
+    def _some(cls, value: float) -> float:
+        if not 0 < value <= LONGEST_ALLOWED:
+            raise ValueError("expected a duration up to 24h: what is older may find no trace in the store any more")
+        return value
+
+
 class MoneyConfig(Model):
     """How strictly money is held together."""
 
@@ -105,9 +123,45 @@ class MoneyConfig(Model):
     """Whether `max_tokens` that the client named may be lowered to what is affordable (told in a header)."""
     store_down: Literal["deny", "allow"] | None = None
     """Without the store: refuse, or go on unreserved. Default: deny where there are budgets, else allow."""
+    allow: AllowConfig | None = None
+    """The purse of `store_down: allow`, required where there are budgets."""
+    spool: str | None = None
+    """Folder for settlements that the store does not take, or off. Default: `spool` in the state folder."""
+    spool_limit: Size = 256 << 20
+    """Bytes of one worker's file there."""
     wait: Annotated[int, Field(ge=0, le=16)] | Literal["auto"] = 0
     """How many replicas must have a reservation before it counts: as many as may be promoted; auto asks the store."""
     baseline: str | None = None
     """BACKEND/MODEL that requests would have gone to without the gateway: what savings are told against."""
     generation: Annotated[int, Field(ge=1)] | None = None
     """Of the budgets: a higher one replaces those in the store. Default: the time the file was changed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _allows(cls, value: object) -> object:
+        """A purse says that there is something to be allowed."""
+        if isinstance(value, dict) and value.get("allow") is not None and value.get("store_down") is None:
+            return {**value, "store_down": "allow"}
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> MoneyConfig:
+        if self.allow is not None and self.store_down == "deny":
+            raise ValueError("allow is what store_down: allow permits; with store_down: deny leave it out")
+        if self.allow is not None and self.spool == "off":
+            raise ValueError("allow needs a spool: what is dispatched without the store must be found again")
+        if self.spool == "":
+            raise ValueError("spool is a folder, or off")
+        if self.spool_limit < 1 << 20:
+            raise ValueError("spool_limit is 1MiB or more")
+        return self
+
+    def spool_folder(self, folder: Path, state: Path) -> Path | None:
+        """Where settlements wait for the store; None: nowhere. `folder`: the configuration's own."""
+        if self.spool == "off":
+            return None
+        return state / "spool" if self.spool is None else folder / self.spool
+
+    def denies(self, *, budgets: bool) -> bool:
+        """Whether nothing is dispatched without the store."""
+        return (self.store_down or ("deny" if budgets else "allow")) == "deny"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from extproc.config.model import MAX_CHAIN, SPOKEN, GatewayConfig
+from extproc.config.routing import WhenConfig, glob, texts
 
 Finding = tuple[tuple[str | int, ...], str]
 """The path of the wrong value, and what is allowed."""
@@ -10,7 +11,8 @@ Finding = tuple[tuple[str | int, ...], str]
 
 def references(config: GatewayConfig) -> list[Finding]:
     """Names that must exist elsewhere in the file, and settings that exclude each other."""
-    return [*_in_backends(config), *_in_chains(config), *_in_routes(config), *_in_settings(config)]
+    return [*_in_backends(config), *_in_chains(config), *_in_routes(config), *_in_money(config),
+            *_in_smart(config), *_in_settings(config)]
 
 
 def _in_backends(config: GatewayConfig) -> list[Finding]:
@@ -49,7 +51,8 @@ def _in_routes(config: GatewayConfig) -> list[Finding]:
     found: list[Finding] = []
     chains = sorted(config.chains)
     places: list[Finding] = [(("models", m), r) for m, r in config.models.items()]
-    places += [(("routing", "rules", i, "route"), rule.route) for i, rule in enumerate(config.routing.rules)]
+    places += [(("routing", "rules", i, *place), route) for i, rule in enumerate(config.routing.rules)
+               for place, route in rule.targets() if place != ("shadow",)]
     places += [(("auth", "keys", i, "routes", j), route) for i, key in enumerate(config.auth.keys)
                for j, route in enumerate(key.routes or [])]
     for place, route in places:
@@ -60,6 +63,65 @@ def _in_routes(config: GatewayConfig) -> list[Finding]:
         for field, route in config.routing.smart.targets().items():
             if route not in config.chains:
                 found.append((("routing", "smart", field), f"unknown chain {route}; allowed: {', '.join(chains)}"))
+    return [*found, *_in_rules(config)]
+
+
+def _in_rules(config: GatewayConfig) -> list[Finding]:
+    """Chains that rules shadow to, and backends that their conditions name."""
+    found: list[Finding] = []
+    for index, rule in enumerate(config.routing.rules):
+        place = ("routing", "rules", index)
+        if rule.shadow is not None and rule.shadow not in config.chains:
+            found.append(((*place, "shadow"),
+                          f"unknown chain {rule.shadow}; allowed: {', '.join(sorted(config.chains))}"))
+        found += _in_when(config, rule.when, (*place, "when"))
+    return found
+
+
+def _in_when(config: GatewayConfig, when: WhenConfig, place: tuple[str | int, ...]) -> list[Finding]:
+    found: list[Finding] = []
+    for name in texts(when.down) if when.down is not None else ():
+        if not any(map(glob(name), config.backends)):
+            found.append(((*place, "down"), f"unknown backend {name}; allowed: {', '.join(sorted(config.backends))}"))
+    for key, inner in (("any", when.any_), ("all", when.all_)):
+        for index, part in enumerate(inner or ()):
+            found += _in_when(config, part, (*place, key, index))
+    return found if when.not_ is None else [*found, *_in_when(config, when.not_, (*place, "not"))]
+
+
+def _in_smart(config: GatewayConfig) -> list[Finding]:
+    found: list[Finding] = []
+    smart, place = config.routing.smart, ("routing", "smart")
+    if len(ways := smart.ways()) > 1:
+        found.append(((*place, ways[-1]), f"exclude each other: {', '.join(ways)}; give one"))
+    entries = {entry for chain in config.chains.values() for entry in chain}
+    for name in smart.priors:
+        if name not in config.backends and name not in entries:
+            found.append(((*place, "priors", name), f"unknown backend {name}; allowed: {', '.join(config.backends)}, "
+                                                    "or BACKEND/MODEL of a chain"))
+    return found
+
+
+def _in_money(config: GatewayConfig) -> list[Finding]:
+    """Two budgets, or two limits, of the same requests, unit and period would contradict each other; budgets without
+    the store need a purse."""
+    found: list[Finding] = []
+    if config.budgets and config.money.store_down == "allow" and config.money.allow is None:
+        found.append((("money", "store_down"), "allow with budgets needs a bound for each worker, such as money.allow: "
+                                               "{usd: 5, requests: 1000, for: 10m}"))
+    seen: set[tuple[object, ...]] = set()
+    for index, budget in enumerate(config.budgets):
+        unit = next(u for u in ("usd", "tokens", "requests") if getattr(budget, u) is not None)
+        what = ("budget", *budget.for_.pair(), unit, budget.per, budget.time_zone)
+        if what in seen:
+            found.append((("budgets", index), f"another budget in {unit} per {budget.per} of the same stands above"))
+        seen.add(what)
+    for index, limit in enumerate(config.limits):
+        unit = next(u for u in ("requests", "tokens", "concurrent") if getattr(limit, u) is not None)
+        what = ("limit", *limit.for_.pair(), unit, limit.per)
+        if what in seen:
+            found.append((("limits", index), f"another limit of {unit} of the same stands above"))
+        seen.add(what)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Literal
 
 import pydantic
@@ -13,6 +14,7 @@ SHA256 = r"^[0-9a-f]{64}$"
 Name = Annotated[str, Field(pattern=NAME)]
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h)$")
 _SIZE = re.compile(r"^(\d+)(KiB|MiB|GiB|KB|MB|GB|B)?$")
+_PERCENT = re.compile(r"^(\d+(?:\.\d+)?) ?%$")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZES = {None: 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -31,6 +33,14 @@ def _size(value: object) -> object:
     raise ValueError("expected a size such as 512KiB, 32MiB")
 
 
+def _percent(value: object) -> object:
+    if isinstance(value, str) and (match := _PERCENT.match(value)):
+        value = float(match[1]) / 100
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise ValueError("expected a share such as 20% or 0.2, from 0% to 100%")
+
+
 def _workers(value: object) -> object:
     if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 64):
         return value
@@ -43,6 +53,16 @@ def _redis(value: str) -> str:
     raise ValueError("expected embedded, redis://…, rediss://…, redis+cluster://HOST:PORT,… or unix://…")
 
 
+def _org(value: str) -> str:
+    """The rule of keys in the store (ledger.keys.clean_org): an org becomes part of the names there."""
+    name = unicodedata.normalize("NFC", value)
+    good = 0 < len(name) <= 64 and name.isprintable() and name == name.strip()
+    if not good or name in ("keys", "*") or any(mark in name for mark in "{}:"):
+        raise ValueError("expected a name of up to 64 printable characters, without braces, colons and blanks around "
+                         "it, and not keys or *")
+    return name
+
+
 def _address(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
@@ -51,9 +71,12 @@ def _address(value: str) -> str:
 
 
 Duration = Annotated[float, pydantic.BeforeValidator(_duration)]
+Percent = Annotated[float, pydantic.BeforeValidator(_percent)]
+"""A share, 0 to 1; written 20% or 0.2."""
 Size = Annotated[int, pydantic.BeforeValidator(_size)]
 Address = Annotated[str, pydantic.AfterValidator(_address)]
 Workers = Annotated[int | Literal["auto"], pydantic.BeforeValidator(_workers)]
+Org = Annotated[str, pydantic.AfterValidator(_org)]
 Store = Annotated[str, pydantic.AfterValidator(_redis)]
 
 

@@ -114,8 +114,13 @@ def limits_for(limits: Iterable[LimitConfig], who: Identity, tokens: int) -> tup
         dimension, value = limit.for_.pair()
         own = getattr(who, dimension, "")
         if limit.per is not None and own and value in (EACH, own):
-            found.append(_rate(limit, f"{dimension}.{_hash(own)}", tokens))
+            found.append(_rate(limit, _whose(dimension, value, own), tokens))
     return tuple(found)
+
+
+def _whose(dimension: str, value: str, own: str) -> str:
+    """The first half of a rate limit's id: one that is for each and one that names this one are two limits."""
+    return f"{dimension}.{_hash(own) if value != EACH else _hash(f'{EACH}/{own}')}"
 
 
 def shared_limits(limits: Iterable[LimitConfig], backend: Backend, tokens: int) -> Shared:
@@ -126,7 +131,7 @@ def shared_limits(limits: Iterable[LimitConfig], backend: Backend, tokens: int) 
         dimension, value = limit.for_.pair()
         own = {"backend": backend.name, "model": backend.model}.get(dimension, "")
         if limit.per is not None and own and value in (EACH, own):
-            found.append(_rate(limit, f"{dimension}.{_hash(own)}", tokens))
+            found.append(_rate(limit, _whose(dimension, value, own), tokens))
             moves = moves or limit.then == "next"
     return Shared(f"be:{backend.name}", tuple(found), moves)
 

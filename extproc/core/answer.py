@@ -21,6 +21,7 @@ from extproc.core.conversation import (
     UsageReport,
 )
 from extproc.core.errors import UpstreamError
+from extproc.core.routing.outcomes import Watch
 from extproc.core.toolbox import Filter
 from extproc.core.usage import Tokens
 from extproc.schemas.base import ClientSchema, ProviderSchema
@@ -88,6 +89,8 @@ class Reading(msgspec.Struct, frozen=True):
     filters: tuple[Filter, ...] = ()
     rewrite: bool = False
     """Whether the answer is written anew for a client of the same schema too: the provider's own form differs."""
+    watch: Watch | None = None
+    """Looks for flaws in the events that the client gets; bytes that pass through are not looked at."""
 
     @property
     def same(self) -> bool:
@@ -110,6 +113,12 @@ class WholeAnswer:
         self._size = 0
         self.learnt = Learnt()
 
+    @property
+    def cut(self) -> bool:
+        """Whether the body is no more than the beginning of an answer."""
+        body = b"".join(self._chunks).strip()
+        return not body or (body[:1] in (b"{", b"[") and body[-1:] not in (b"}", b"]"))
+
     def feed(self, chunk: bytes) -> None:
         """Keep a chunk; raises UpstreamError when the answer grows past the limit."""
         self._size += len(chunk)
@@ -123,9 +132,13 @@ class WholeAnswer:
         how = self._how
         events = how.backend.parse_response(body)
         self.learnt.take(events)
-        if self.learnt.failure is not None or how.same:
+        if self.learnt.failure is not None:
             return body
-        said = list(how.filtered(events))
+        said = events if how.same else list(how.filtered(events))
+        if how.watch is not None:
+            how.watch.feed(said)
+        if how.same:
+            return body
         if not how.rewrite and how.client.name == how.backend.name and said == list(events):
             return body  # nothing to mend: the provider's own words, with all that events do not tell
         events = said
@@ -143,6 +156,7 @@ class StreamAnswer:
         self._same = how.same
         self._schema = how.backend
         self._include_usage = how.include_usage
+        self._watch = how.watch
         self._renderer = how.client.stream_renderer(
             model=how.model, created=how.created, fallback_id=how.rid, include_usage=how.include_usage)
         self.learnt = Learnt()
@@ -203,6 +217,8 @@ class StreamAnswer:
             if self._how.filters:
                 neutral = self._how.filtered(neutral)
                 learnt.told(neutral)
+            if self._watch is not None:
+                self._watch.feed(neutral)
             out += [self._renderer.feed(item) for item in neutral]
             if learnt.done:
                 break

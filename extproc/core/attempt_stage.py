@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from extproc import names
+from extproc.core import answer_headers as told
 from extproc.core import pricing
 from extproc.core.answer import Reading, StreamAnswer, WholeAnswer
 from extproc.core.bound import need
@@ -36,12 +37,14 @@ from extproc.core.events import (
     ResponseHeaders,
     ResponseTrailers,
     Silence,
-    header_text,
     unpack,
     whole_number,
 )
+from extproc.core.offered import watch_for
 from extproc.core.repair import ToolCallRepair
-from extproc.core.signals import BYTES_PER_TOKEN
+from extproc.core.retry_after import told_ms
+from extproc.core.routing.outcomes import Watch
+from extproc.core.routing.signals import BYTES_PER_TOKEN
 from extproc.core.toolbox import Filter, Restorer
 from extproc.core.usage import Tokens
 from extproc.dialects.fim import PlainText
@@ -56,17 +59,17 @@ MAX_ERROR_BODY = 1 << 20
 CUT_SLACK = 64
 """Tokens added to what was seen of a cut stream (ledger protocol, section 5)."""
 
-_STRIPPED = (
-    "content-length", "content-encoding", "content-type", "transfer-encoding", "server", "set-cookie", "alt-svc", "via",
-    "retry-after", names.RETRY, names.CLUSTER, names.BACKEND, names.COST_USD, names.ATTEMPTS,
-)
-_STRIPPED_PREFIXES = ("x-ratelimit-", "anthropic-ratelimit-", "anthropic-organization", "openai-organization",
-                      "anthropic-workspace", "openai-project", "x-extproc-", "cf-")
-
 _CAUSE: dict[str, str] = {
     "rate_limit": "429", "quota": "429", "overloaded": "overloaded", "context_length": "context_too_long",
     "not_found": "not_found", "timeout": "5xx", "unavailable": "5xx",
 }
+_NOT_BEGUN = {
+    "GONE": Problem("unavailable", "the reservation of this request is gone; send it again"),
+    "DENIED": Problem("unavailable", "the ledger cannot be reached, and budgets are in force; try again shortly",
+                      retry_after=2, should_retry=True),
+    "BUDGET": Problem("quota", "the budget does not cover another attempt at this request", should_retry=False),
+}
+"""What a client is told of an attempt that the ledger does not let begin."""
 
 
 class AttemptStage:
@@ -87,9 +90,11 @@ class AttemptStage:
         self._response: Mapping[str, str] = {}
         self._status = 0
         self._said: Said | None = None
+        self._watch: Watch | None = None
         self._warnings = ""
         self._error_body = b""
         self._settled = True
+        self._cut = False  # the provider's answer ended before it was complete
         self._answer: WholeAnswer | StreamAnswer | None = None
         self._heard = False
         self._model = ""
@@ -200,23 +205,16 @@ class AttemptStage:
         return need(carried.bound, self._backend, carried.granted)
 
     def _on_begun(self, event: Begun) -> list[Action]:
-        if event.code == "GONE":
+        if (problem := _NOT_BEGUN.get(event.code)) is not None:
             self._state, self._settled = "over", True
-            return [self._reply(Problem("unavailable", "the reservation of this request is gone; send it again"))]
-        if event.code == "DENIED":
-            self._state, self._settled = "over", True
-            return [self._reply(Problem("unavailable", "the ledger cannot be reached, and budgets are in force; try "
-                                        "again shortly", retry_after=2, should_retry=True))]
-        if event.code == "BUDGET":
-            self._state, self._settled = "over", True
-            return [self._reply(Problem("quota", "the budget does not cover another attempt at this request",
-                                        should_retry=False))]
+            return [self._reply(problem)]
         self._begun, self._known = True, event.code == "OK"
         return self._dispatch() if self._body is not None else []
 
     def _dispatch(self) -> list[Action]:
         assert self._carried is not None and self._body is not None
         sent = prepare(self._carried, self._backend, self._request, self._body)
+        self._watch = watch_for(self._carried, sent.said, self._body)
         self._body, self._request = None, {}
         self._said, self._warnings = sent.said, sent.warnings
         self._state = "waiting"
@@ -247,7 +245,7 @@ class AttemptStage:
         if said.filling is not None:
             filters.append(PlainText(said.filling).feed)
         return Reading(self._client, PROVIDERS[said.wire], self._backend.model, carried.admitted // 1000, carried.rid,
-                       carried.include_usage, tuple(filters), said.rewrite)
+                       carried.include_usage, tuple(filters), said.rewrite, self._watch)
 
     def _ping(self) -> list[Action]:
         """Keep the client's stream alive while the provider is slow.
@@ -284,7 +282,11 @@ class AttemptStage:
         return self._failed(problem, now)
 
     def _whole(self, answer: WholeAnswer, now: int) -> list[Action]:
-        body = answer.finish()
+        try:
+            body = answer.finish()
+        except UpstreamError:
+            self._cut = answer.cut
+            raise
         self._first_event = now
         if (failure := answer.learnt.failure) is not None:
             return self._failed(_problem(failure.kind, failure.message, failure.status), now)
@@ -301,6 +303,7 @@ class AttemptStage:
         learnt = answer.learnt
         if end and not learnt.done:
             out += answer.close()
+            self._cut = not learnt.done and learnt.failure is None
         if learnt.failure is not None:
             failure = learnt.failure
             problem = _problem(failure.kind, failure.message, failure.status)
@@ -384,7 +387,20 @@ class AttemptStage:
             finish_reason=learnt.finish if learnt is not None else "", problem=problem,
             begun=self._known, price_version=self._backend.price.version if self._backend.price else "",
             counterfactual=pricing.cost(tokens, self._baseline) if self._baseline is not None else None,
+            flaws=self._flaws(problem), closed=self._cut, retry_after_ms=self._asked(problem, now),
         )]
+
+    def _flaws(self, problem: Problem | None) -> tuple[str, ...]:
+        """What is wrong with an answer that came to its end."""
+        if problem is not None or self._watch is None or self._answer is None or not self._answer.learnt.finish:
+            return ()
+        return self._watch.flaws()
+
+    def _asked(self, problem: Problem | None, now: int) -> int | None:
+        """How long the provider asks to be left alone after this problem, in ms."""
+        if problem is None or self._status < 400:
+            return None
+        return told_ms(self._response, now, limited=problem.kind == "rate_limit")
 
     def _seen(self, tokens: Tokens, characters: int) -> Tokens:
         """A cut exchange: the input as reported or estimated, the output by what passed, plus a slack."""
@@ -399,30 +415,14 @@ class AttemptStage:
     # ------------------------------------------------------------------------------------ answers
 
     def _headers_for_client(self, content_type: str, length: int | None) -> dict[str, str]:
-        headers = {
-            "content-type": content_type, names.BACKEND: self._backend.name, names.MODEL: header_text(self._model),
-            names.ATTEMPTS: str(self._number),
-        }
-        if length is not None:
-            headers["content-length"] = str(length)
-        if self._warnings:
-            headers[names.WARNINGS] = header_text(self._warnings)
-        return headers
+        return told.headers(content_type, length, self._backend.name, self._model, self._number, self._warnings)
 
     def _release(self, status: int, headers: Mapping[str, str]) -> Proceed:
-        remove = tuple(
-            name for name in self._response
-            if name not in headers and (name in _STRIPPED or name.startswith(_STRIPPED_PREFIXES)))
-        return Proceed("response_headers", set={":status": str(status), **headers}, remove=remove)
+        return Proceed("response_headers", set={":status": str(status), **headers},
+                       remove=told.removed(self._response, headers))
 
     def _reply(self, problem: Problem) -> Reply:
-        rid = self._carried.rid if self._carried else ""
-        headers = {"content-type": "application/json", names.BACKEND: "none"}
-        if problem.retry_after is not None:
-            headers["retry-after"] = str(problem.retry_after)
-        if problem.should_retry is not None:
-            headers["x-should-retry"] = "true" if problem.should_retry else "false"
-        return Reply(problem.http_status, headers, self._client.render_error(problem, rid))
+        return told.reply(problem, self._client, self._carried.rid if self._carried else "")
 
 
 _KINDS = frozenset(Kind.__args__)

@@ -13,6 +13,7 @@ from fractions import Fraction
 import msgspec
 
 from extproc.core.conversation import Conversation, Document, Foreign, Image, Part, ToolResult
+from extproc.core.errors import RequestError
 from extproc.core.pricing import Price, Rate
 from extproc.money.amounts import Need, Option
 from extproc.runtime import Backend
@@ -24,6 +25,8 @@ UNKNOWN_CONTEXT = 1_000_000
 """The context of a model that nobody told, for what is not in the body."""
 SERVER_TOOL_PASSES = 6
 """Billed passes over the context that a request with server tools can cause, when it does not say how many."""
+_WITHIN = frozenset({"n", "best_of", "echo", "logprobs", "audio", "functions", "prompt:list", "prompt:tokens"})
+"""Demands that bring in nothing from outside the body."""
 LEAST_OUTPUT = 256
 """Output tokens below which an answer is not worth starting."""
 
@@ -36,6 +39,8 @@ class Bound(msgspec.Struct, frozen=True):
     passes: int = 0
     choices: int = 1
     caching: bool = False
+    predicted: int = 0
+    """Output tokens that are billed beside the limit: a prediction that the model rejects."""
 
     def input(self, context: int | None) -> int:
         """The most input tokens at a model of this context."""
@@ -43,8 +48,10 @@ class Bound(msgspec.Struct, frozen=True):
 
 
 def bound_of(conversation: Conversation, body: bytes) -> Bound:
-    """The bound of a parsed request, from its bytes."""
-    passes = 1 if conversation.demands else 0
+    """The bound of a parsed request, from its bytes. A count of tokens costs nothing."""
+    if conversation.task == "count":
+        return Bound(0)
+    passes = 1 if set(conversation.demands) - _WITHIN else 0
     media, images = 0, 0
     for part in _parts(conversation):
         match part:
@@ -61,7 +68,13 @@ def bound_of(conversation: Conversation, body: bytes) -> Bound:
             uses = tool.foreign.get("max_uses")
             passes = max(passes, uses + 1 if isinstance(uses, int) and 0 <= uses < 1000 else SERVER_TOOL_PASSES)
     tokens = upper_bound(body) - media + images * IMAGE_TOKENS
-    return Bound(tokens, passes, max(conversation.n, 1), b'"cache_control"' in body)
+    predicted = tokens if b'"prediction"' in body else 0
+    return Bound(tokens, passes, max(conversation.n, conversation.best_of, 1), b'"cache_control"' in body, predicted)
+
+
+def output_of(conversation: Conversation) -> int | None:
+    """The output tokens a request asks for; None where it leaves that open."""
+    return conversation.max_tokens if conversation.task in ("chat", "completion") else 0
 
 
 def _parts(conversation: Conversation) -> Iterable[Part]:
@@ -79,7 +92,11 @@ def need(bound: Bound, backend: Backend, output: int) -> Need:
 
 
 def option_of(bound: Bound, backends: Iterable[Backend], least: int, want: int) -> Option:
-    """A chain as an option of a reservation: the dearest of its backends in every part."""
+    """A chain as an option of a reservation: the dearest of its backends in every part.
+
+    Raises:
+        RequestError: the amount is beyond what can be counted.
+    """
     fixed_usd = token_usd = fixed_tokens = 0
     for backend in backends:
         tokens = bound.input(backend.context)
@@ -87,7 +104,12 @@ def option_of(bound: Bound, backends: Iterable[Backend], least: int, want: int) 
         if backend.price is not None:
             fixed_usd = max(fixed_usd, _ceil(_dearest_input(backend.price, tokens, bound.caching) * tokens))
             token_usd = max(token_usd, _ceil(_dearest(backend.price.output, tokens)))
-    return Option(least, want, fixed_usd, token_usd * bound.choices, fixed_tokens, bound.choices)
+    try:
+        return Option(least, want, fixed_usd + token_usd * bound.predicted, token_usd * bound.choices,
+                      fixed_tokens + bound.predicted, bound.choices)
+    except ValueError as error:
+        raise RequestError(f"max_tokens: this request could use more than can be counted: {error}",
+                           param="max_tokens") from error
 
 
 def _dearest_input(price: Price, tokens: int, caching: bool) -> Fraction:

@@ -103,6 +103,15 @@ def told(grant: Grant, ask: Ask, family: str) -> dict[str, str]:
     return headers
 
 
+def left(event: Reserved) -> float | None:
+    """What is left of the tightest dollar budget after a grant, 0 to 1; None: there is none."""
+    if event.grant is None or event.ask is None:
+        return None
+    told = zip(event.ask.budgets, event.grant.budgets, strict=False)
+    shares = [max(found.free, 0) / found.limit for budget, found in told if budget.unit is Unit.USD and found.limit > 0]
+    return min(shares, default=None)
+
+
 def _rate_headers(limit: RateLimit, remaining: int, reset_ms: int, now: int, family: str) -> dict[str, str]:
     unit = "requests" if ".requests." in limit.id else "tokens"
     if family == "anthropic":

@@ -159,6 +159,7 @@ class Conversation(msgspec.Struct, frozen=True):
     stop: tuple[str, ...] = ()
     seed: int | None = None
     n: int = 1
+    best_of: int = 1                    # answers made in all, given or not: each is billed
     effort: str | None = None           # none|minimal|low|medium|high|xhigh|max
     thinking_budget: int | None = None
     json_schema: Json = None            # {"name":…, "schema":…, "strict":…}

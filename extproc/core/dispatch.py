@@ -21,8 +21,8 @@ from extproc.dialects.base import Dialect, Notes
 from extproc.runtime import ANY, Backend
 from extproc.schemas import CLIENTS, PROVIDERS
 from extproc.schemas._codec import decode, encode_request, labels
+from extproc.schemas._passing import limit
 from extproc.schemas.base import Target
-from extproc.wire.json_splice import TopLevel
 
 _KEEP = frozenset({":method", ":scheme", ":path", ":authority", "host"})
 _PASSED = {
@@ -66,7 +66,8 @@ def prepare(carried: Carried, backend: Backend, headers: Mapping[str, str], body
     """Translate the client's original body for a backend. Raises RequestError for what it cannot say."""
     dialect = DIALECTS[backend.dialect]
     model = carried.model if backend.model == ANY else backend.model
-    target = Target(model, backend.max_output, backend.default_max_tokens, backend.context, carried.granted or None)
+    target = Target(model, backend.max_output, backend.default_max_tokens, backend.context, carried.granted or None,
+                    dialect.max_tokens_only)
     said = say(dialect, carried.schema, target, body)
     if backend.location != "local":
         said.repairs = ()  # a cloud's own parser does this better
@@ -119,13 +120,10 @@ def say(dialect: Dialect, client: str, target: Target, body: bytes) -> Said:
         body = encode_request(fields)
     if dialect.verbatim or wire != dialect.schema:
         said.body = PROVIDERS[wire].patch_request(body, target)
-        if target.granted is not None:
-            said.body = _limited(said.body, PROVIDERS[wire].limits, dialect, target.granted)
     else:
         fields = decode(_FIELDS, body)
         fields["model"] = target.model
-        if target.granted is not None and (names := PROVIDERS[wire].limits):
-            fields[next((name for name in names if fields.get(name) is not None), names[0])] = target.granted
+        limit(fields, target, PROVIDERS[wire].limits)
         dialect.adapt(fields, wire, target, said.notes)
         options = fields.get("stream_options")
         if isinstance(options, dict) and b"continuous_usage_stats" not in body:
@@ -135,16 +133,6 @@ def say(dialect: Dialect, client: str, target: Target, body: bytes) -> Said:
         conversation = CLIENTS[client].parse_request(body)
         said.repairs = conversation.tools if conversation.n == 1 else ()  # events tell one choice only
     return said
-
-
-def _limited(body: bytes, limits: tuple[str, ...], dialect: Dialect, granted: int) -> bytes:
-    """Send the output limit that was paid for: in the field the client used, else in the first that is known."""
-    if not limits:
-        return body
-    fields = TopLevel(body)
-    used = [name for name in limits if fields.get(name) not in (None, b"null")]
-    first = limits[-1] if dialect.max_tokens_only else limits[0]
-    return fields.edit(dict.fromkeys(used or [first], b"%d" % granted))
 
 
 def _must_translate(dialect: Dialect, wire: str, body: bytes) -> bool:

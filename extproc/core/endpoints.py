@@ -8,11 +8,11 @@ from urllib.parse import unquote
 
 import msgspec
 
-from extproc.core.signals import PathRoute
+from extproc.core.routing.signals import PathRoute
 from extproc.runtime import Runtime
 from extproc.schemas import CLIENTS
 
-Kind = Literal["ask", "models", "model", "options", "health", "unknown"]
+Kind = Literal["ask", "feedback", "models", "model", "options", "health", "unknown"]
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -27,7 +27,10 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 _ASK = {schema.path: name for name, schema in CLIENTS.items()}
 _MODELS = "/v1/models"
-_SHORT = ("/chat/completions", "/completions", "/fim/completions", "/responses", "/embeddings", "/messages", "/models")
+_FEEDBACK = "/v1/feedback"
+"""What the client thinks of an answer (core/feedback.py)."""
+_SHORT = ("/chat/completions", "/completions", "/fim/completions", "/responses", "/embeddings", "/messages", "/models",
+          "/feedback")
 """Paths of clients whose base URL was given without /v1."""
 ALLOW = "GET, HEAD, OPTIONS, POST"
 
@@ -57,11 +60,13 @@ def _plain(path: str) -> tuple[str, PathRoute]:
 
 
 def _kind(method: str, path: str) -> tuple[Kind, str]:
-    known = path in _ASK or path == _MODELS or path.startswith(_MODELS + "/")
+    known = path in _ASK or path in (_MODELS, _FEEDBACK) or path.startswith(_MODELS + "/")
     if method == "OPTIONS" and (known or path in ("/", "*")):
         return "options", ""
     if method == "POST" and path in _ASK:
         return "ask", ""
+    if method == "POST" and path == _FEEDBACK:
+        return "feedback", ""
     if method in ("GET", "HEAD"):
         if path in ("/health", "/"):
             return "health", ""

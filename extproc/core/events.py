@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -12,8 +12,14 @@ from extproc.core.bound import Bound
 from extproc.core.conversation import Conversation
 from extproc.core.errors import Problem
 from extproc.core.identity import Caller
+from extproc.core.routing.sessions import Memory
 from extproc.core.usage import Tokens
 from extproc.money.amounts import Ask, Grant, Need
+
+if TYPE_CHECKING:
+    from extproc.core.feedback import Feedback
+    from extproc.core.routing.flow import Decision
+    from extproc.core.routing.outcomes import Learnable
 
 # ---------------------------------------------------------------------------------------- events
 
@@ -57,12 +63,13 @@ class ResponseTrailers(msgspec.Struct, frozen=True):
 
 
 class Reserved(msgspec.Struct, frozen=True):
-    """The ledger answered `Reserve`; `unavailable` when it could not be asked.
+    """The ledger answered `Reserve`; `unavailable` when it could not be asked, DENIED when that is a refusal, because
+    what may be dispatched without it is used up.
 
     With a plan: `grant` and the `ask` it answers; `skipped` backends of the granted chain are over a limit of theirs.
     """
 
-    code: Literal["OK", "GONE", "EMPTY", "LOG_FULL", "LIMIT", "BUDGET", "unavailable"]
+    code: Literal["OK", "GONE", "EMPTY", "LOG_FULL", "LIMIT", "BUDGET", "DENIED", "unavailable"]
     grant: Grant | None = None
     ask: Ask | None = None
     skipped: int = 0
@@ -91,6 +98,19 @@ class Identified(msgspec.Struct, frozen=True):
     unavailable: bool = False
 
 
+class Recalled(msgspec.Struct, frozen=True):
+    """The answer to `Recall`: what is remembered of the session; None: nothing, or the store was not reached."""
+
+    memory: Memory | None
+
+
+class Rated(msgspec.Struct, frozen=True):
+    """The answer to `Rate`: whether the caller has such a request; `unavailable` when the store was not reached."""
+
+    known: bool
+    unavailable: bool = False
+
+
 class Silence(msgspec.Struct, frozen=True):
     """Nothing came from the provider for longer than the silence limit."""
 
@@ -110,7 +130,7 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 Event = (RequestHeaders | RequestBody | ResponseHeaders | ResponseBody | ResponseTrailers | Reserved | Begun
-         | Finished | Silence | Idle | Counted | Identified | Closed)
+         | Finished | Silence | Idle | Counted | Identified | Recalled | Rated | Closed)
 
 # ---------------------------------------------------------------------------------------- actions
 
@@ -176,6 +196,12 @@ class Reserve(msgspec.Struct, frozen=True):
     plan: Plan | None = None
     admitted: int = 0
     """When, in ms since the epoch: it decides the day of the rollup."""
+    decision: Decision | None = None
+    """Why the request goes where it goes: explained for a while, and its facts in the ledger."""
+    counts: Mapping[str, int] = {}
+    """To be added to what the org's day has seen (`Pace`)."""
+    shadow_of: str = ""
+    """The id of the request that this one is a copy of."""
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -208,10 +234,17 @@ class End(msgspec.Struct, frozen=True):
     finish_reason: str = ""
     problem: Problem | None = None
     price_version: str = ""
+    flaws: tuple[str, ...] = ()
+    """What is wrong with the answer as far as can be seen (`routing.outcomes.Watch`)."""
     counterfactual: int | None = None
     """What the same tokens would have cost at the baseline model; None: unknown."""
     begun: bool = True
     """False: the store did not answer `Begin`, so it may or may not know of this attempt."""
+    closed: bool = False
+    """Whether the provider ended its answer before it was complete. A reset in the middle of a stream is not seen: to
+    us Envoy shows it as it shows a client that leaves."""
+    retry_after_ms: int | None = None
+    """How long the provider asks to be left alone (`core.retry_after`); None: it did not say."""
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -220,6 +253,12 @@ class Finish(msgspec.Struct, frozen=True):
     wait: bool
     status: int
     org: str = "default"
+    attempt: int = 0
+    """The attempt whose answer goes to the client; 0: none."""
+    backend: str = ""
+    """The backend (BACKEND/MODEL) that made it."""
+    taken: Shared | None = None
+    """What the request took of the limits that backends share: given back where no attempt was made."""
 
 
 class Warn(msgspec.Struct, frozen=True):
@@ -241,11 +280,68 @@ class Count(msgspec.Struct, frozen=True):
     model: str
 
 
+class Recall(msgspec.Struct, frozen=True):
+    """Look up what is remembered of a session; `Recalled` follows."""
+
+    org: str
+    session: str
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """Take a client's word on an answer it got; `Rated` follows."""
+
+    feedback: Feedback
+    caller: Caller
+
+
+class Learn(msgspec.Struct, frozen=True):
+    """Count an outcome. `prior`: the chance of success that was promised."""
+
+    org: str
+    key: str
+    cell: str
+    backend: str
+    prior: float
+    outcome: Learnable
+
+
+class Mirror(msgspec.Struct, frozen=True):
+    """Ask another chain the same; nobody waits for its answer. Headers are the client's own, without its pins."""
+
+    chain: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Leave(msgspec.Struct, frozen=True):
     """The stage has nothing more to do: end the gRPC stream from our side."""
 
 
-Action = Proceed | Emit | Reply | Reserve | Begin | End | Finish | Count | Identify | Warn | Leave
+Action = (Proceed | Emit | Reply | Reserve | Begin | End | Finish | Count | Identify | Recall | Rate | Learn | Mirror
+          | Warn | Leave)
+
+
+class Judged(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What is learnt from a request's answer: its cell, what was promised of it, and the session that goes on."""
+
+    cell: str = ""
+    task: str = ""
+    promised: dict[str, int] = {}
+    """The chance of success that the prior promised, in thousandths, by backend of the chain."""
+    limit: int | None = None
+    """Output tokens that the client itself allowed."""
+    cuts: bool = False
+    """Whether an answer may end before it is complete (a completion, a probe)."""
+    complex: bool = False
+    """Whether the complex chain was chosen: the day's dollars are its."""
+    session: str = ""
+    signature: int = 0
+    turns: int = 0
+    memory: Memory | None = None
+    """What was remembered of the session when the request came."""
+    shadow: bool = False
+    """Whether this is a copy of another request, asked to see what would come."""
 
 
 class Carried(msgspec.Struct, frozen=True, rename="camel"):
@@ -276,6 +372,7 @@ class Carried(msgspec.Struct, frozen=True, rename="camel"):
     """How many backends the chain has: the last one's attempt has nothing to fail over to."""
     reserved: bool = True
     """False: the store did not answer; the attempts settle without a reservation, each as a record of its own."""
+    judged: Judged | None = None
 
 
 _encoder = msgspec.json.Encoder()

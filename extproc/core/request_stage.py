@@ -1,6 +1,7 @@
 """The request stage: once per client request. Authenticate, parse, route, reserve; at the end say finish.
 
-States: headers -> body -> reserving -> waiting (for the response) -> finishing -> over.
+States: headers -> (identifying) -> body -> (recalling) -> (counting) -> reserving -> (weighing -> reserving) -> waiting
+(for the response) -> finishing -> over. A client's feedback: body -> rating -> over.
 """
 
 from __future__ import annotations
@@ -11,12 +12,8 @@ from hashlib import sha256
 import msgspec
 
 from extproc import names
-from extproc.core import charging, routing, signals
-from extproc.core.admission import Identity, Plan, plan_for, priced, resolved
-from extproc.core.bound import Bound, bound_of
-from extproc.core.claims import caller_of
-from extproc.core.complexity import Scorer
-from extproc.core.conversation import Conversation
+from extproc.core import asking, charging, choosing, entrance, feedback
+from extproc.core.admission import Shared
 from extproc.core.dispatch import passed
 from extproc.core.endpoints import ALLOW, Endpoint, find, models_list, one_model
 from extproc.core.errors import GatewayError, Problem, RequestError
@@ -34,6 +31,9 @@ from extproc.core.events import (
     Identify,
     Leave,
     Proceed,
+    Rate,
+    Rated,
+    Recalled,
     Reply,
     RequestBody,
     RequestHeaders,
@@ -48,41 +48,47 @@ from extproc.core.events import (
     whole_number,
 )
 from extproc.core.identity import ANYBODY
-from extproc.runtime import Chain, Runtime
+from extproc.core.routing.flow import Decision, decide
+from extproc.core.routing.sessions import Memory
+from extproc.core.routing.view import View
+from extproc.runtime import Runtime
 from extproc.schemas import CLIENTS
 from extproc.schemas.base import ClientSchema
-from extproc.tokens import TEMPLATE_CEILING
-from extproc.wire.json_splice import TopLevel
 
 JSON = {"content-type": "application/json"}
-_NO_KEY = "the API key or token is not valid"
-_MISSING = "the API key is missing: send Authorization: Bearer KEY or x-api-key"
-
-
-class _Asking(msgspec.Struct, frozen=True):
-    """What is kept of a request until money for it is granted. `weighed`: its prompt was counted exactly."""
-
-    conversation: Conversation
-    bound: Bound
-    tokens: int
-    weighed: bool = False
-
+_EARLY = ("headers", "identifying", "body", "recalling", "rating", "counting", "weighing", "reserving")
+"""The states before our decision is told to Envoy."""
 
 class RequestStage:
     """Sans-IO: `receive(event, now)` returns actions. `now` is milliseconds since the epoch."""
 
-    def __init__(self, runtime: Runtime, rid: str, scorer: Scorer) -> None:
-        self._runtime, self._rid, self._scorer = runtime, rid, scorer
+    def __init__(self, runtime: Runtime, rid: str, view: View) -> None:
+        self._runtime, self._rid, self._view = runtime, rid, view
         self._state = "headers"
         self._schema: ClientSchema = CLIENTS["openai"]
         self._endpoint: Endpoint | None = None
         self._headers: Mapping[str, str] = {}
         self._caller, self._bodiless = ANYBODY, False
-        self._decision: routing.Decision | None = None
+        self._known: choosing.Parsed | None = None
+        self._rates = ""
+        self._decision: Decision | None = None
         self._carried: Carried | None = None
-        self._reserved = False
-        self._asking: _Asking | None = None
+        self._awaits = False  # the store has not answered a reservation yet
+        self._reserved = False  # the store holds something for this request, or may
+        self._asking: asking.Asking | None = None
         self._granted: Reserved | None = None
+        self._taken: Shared | None = None
+        self._tried: tuple[str, ...] = ()
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """The backends of the chain that was granted, in order."""
+        return self._tried
+
+    @property
+    def carried(self) -> Carried | None:
+        """The decision while the store holds a reservation for it: what keeps its lease alive."""
+        return self._carried if self._reserved and self._state != "over" else None
 
     def receive(self, event: Event, now: int) -> list[Action]:
         """Take one event. Whatever the client sent wrong becomes a Reply; nothing else is raised."""
@@ -100,7 +106,11 @@ class RequestStage:
                 return self._on_identified(event, now)
             case RequestBody() if self._state == "body":
                 return self._on_body(event, now)
-            case Reserved() if self._state == "reserving":
+            case Recalled() if self._state == "recalling":
+                return self._choose(event.memory, now)
+            case Rated() if self._state == "rating":
+                return self._on_rated(event)
+            case Reserved() if self._awaits:
                 return self._on_reserved(event)
             case ResponseHeaders() if self._state == "waiting":
                 return self._on_response(event)
@@ -112,7 +122,7 @@ class RequestStage:
                 return self._on_weighed(event)
             case Closed():
                 return self._on_closed()
-            case ResponseHeaders() if self._state in ("headers", "body", "reserving"):
+            case ResponseHeaders() if self._state in _EARLY:
                 return self._on_local_reply(event)
             case ResponseHeaders():
                 return [Proceed("response_headers", remove=(names.RETRY,)), Leave()]
@@ -134,9 +144,11 @@ class RequestStage:
         if endpoint.kind == "options":
             self._state = "over"
             return [Reply(204, {"allow": ALLOW}, b"")]
-        if unknown := self._authenticate(now):
+        known = entrance.authenticate(self._runtime, self._headers, now)
+        if isinstance(known, list):
             self._state = "identifying"
-            return [Identify(tuple(sha256(secret.encode("utf-8", "surrogateescape")).digest() for secret in unknown))]
+            return [Identify(tuple(sha256(secret.encode("utf-8", "surrogateescape")).digest() for secret in known))]
+        self._caller = known
         return self._on_known(endpoint)
 
     def _on_identified(self, event: Identified, now: int) -> list[Action]:
@@ -144,7 +156,7 @@ class RequestStage:
             raise GatewayError(Problem("unavailable", "keys cannot be checked: the store is not reachable; try again",
                                        retry_after=2, should_retry=True))
         if event.caller is None or not event.caller.valid(now):
-            raise RequestError(_NO_KEY, kind="authentication")
+            raise RequestError(entrance.NO_KEY, kind="authentication")
         self._caller = event.caller
         assert self._endpoint is not None
         return self._on_known(self._endpoint)
@@ -158,7 +170,7 @@ class RequestStage:
             if (listed := one_model(self._runtime, anthropic, endpoint.model)) is None:
                 raise RequestError(f"unknown model {endpoint.model[:100]}", kind="not_found", param="model")
             return self._answer(listed)
-        self._check_body_headers()
+        entrance.check_body(self._headers, self._runtime.config.max_body, bodiless=self._bodiless)
         self._state = "body"
         return [Proceed("request_headers")]
 
@@ -167,164 +179,135 @@ class RequestStage:
         self._state = "over"
         return [Reply(200, {**JSON, **self._told()}, body)]
 
-    def _authenticate(self, now: int) -> list[str]:
-        """Check token or gateway key on the headers alone, so that the body of a stranger is never read.
-
-        Returns the secrets that only the store may know; none when the caller is known.
-        """
-        self._caller = self._runtime.anybody
-        auth = self._runtime.config.auth
-        if auth.mode == "none":
-            return []
-        # Envoy puts the payload of a token that it verified here, and strips what a client sends under this name.
-        payload = self._headers.get(names.JWT, "") if auth.mode == "jwt" else ""
-        if payload and (holder := caller_of(payload, auth)) is not None and holder.valid(now):
-            self._caller = holder
-            return []
-        bearer = self._headers.get("authorization", "")
-        secrets = [bearer[7:].strip()] if bearer[:7].lower() == "bearer " else []
-        secrets += [self._headers["x-api-key"]] if "x-api-key" in self._headers else []
-        for secret in secrets:
-            if (caller := self._runtime.caller(secret)) is not None and caller.valid(now):
-                self._caller = caller
-                return []
-        if not secrets:  # a verified token is no secret any more: Envoy removed it
-            raise RequestError(_NO_KEY if payload else _MISSING, kind="authentication")
-        return secrets
-
-    def _check_body_headers(self) -> None:
-        headers = self._headers
-        kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise RequestError(f"content-type {kind[:80]} is not supported; send application/json",
-                               kind="unsupported_media", param="content-type")
-        coding = headers.get("content-encoding", "identity").strip().lower()
-        if coding != "identity":
-            raise RequestError(f"content-encoding {coding[:40]} is not supported; send the body uncompressed",
-                               kind="unsupported_media", param="content-encoding")
-        length = whole_number(headers.get("content-length", ""))
-        if length is not None and length > self._runtime.config.max_body:
-            raise RequestError(f"the body has {length} bytes; the limit is {self._runtime.config.max_body}",
-                               kind="too_large", param="body")
-        if self._bodiless:
-            raise RequestError("a JSON body is required", param="body")
-
     def _on_body(self, event: RequestBody, now: int) -> list[Action]:
         assert self._endpoint is not None
-        TopLevel(event.body)  # a field given twice would be read one way here and another way by a provider
+        if self._endpoint.kind == "feedback":
+            self._state = "rating"
+            said = feedback.parse(event.body)
+            self._rates = said.request_id
+            return [Rate(said, self._caller)]
         conversation = self._schema.parse_request(event.body)
-        caller = self._caller
-        facts = signals.extract(conversation, len(event.body), self._endpoint.route, self._headers, caller.key,
-                                caller.team)
-        decision = routing.decide(self._runtime, facts, conversation, self._scorer, caller.routes, self._schema.name)
+        self._known = choosing.parsed(self._endpoint, conversation, event.body, self._headers, self._caller)
+        if (recall := choosing.recall(self._runtime, self._known)) is not None:
+            self._state = "recalling"
+            return [recall]
+        return self._choose(None, now)
+
+    def _choose(self, memory: Memory | None, now: int) -> list[Action]:
+        """Decide, with what is remembered of the session."""
+        known, view = self._known, self._view
+        assert known is not None
+        conversation, facts = known.conversation, choosing.informed(known, view, memory, now)
+        lesson = choosing.lesson(memory, facts)
+        decision = decide(self._runtime, facts, conversation, view, now=now, rid=self._rid,
+                          allowed=self._caller.routes, client=self._schema.name, memory=memory)
         self._decision = decision
         if decision.count_here:
             self._state = "counting"
             return [Count(conversation, decision.model)]
-        admission = self._admission(decision, conversation)
+        admission = self._admission(decision, facts.project)
         self._carried = Carried(
             rid=self._rid, generation=self._runtime.generation, schema=self._schema.name, stream=conversation.stream,
             include_usage=conversation.stream_usage, model=decision.model, estimate=facts.input_tokens, admitted=now,
             admission=admission,
             query=self._headers.get(":path", "").partition("?")[2],
             passed=passed(self._schema.name, self._headers), backends=len(decision.chain.backends),
+            judged=choosing.judged(decision, known, facts, view, memory),
         )
-        if self._runtime.has_money:
-            self._asking = _Asking(conversation, bound_of(conversation, event.body), facts.input_tokens)
-        return self._reserve()
+        self._asking = asking.asked(
+            self._runtime, decision, admission, conversation, known.body, facts.input_tokens)
+        return [*lesson, *self._reserve()]
+
+    def _on_rated(self, event: Rated) -> list[Action]:
+        if event.unavailable:
+            raise GatewayError(Problem("unavailable", "the store is not reachable; try again", retry_after=2,
+                                       should_retry=True))
+        if not event.known:
+            raise feedback.unknown(self._rates)
+        self._state = "over"
+        return [Reply(202, {**JSON, **self._told()}, feedback.ACCEPTED)]
 
     def _reserve(self) -> list[Action]:
-        assert self._carried is not None
-        self._state, self._reserved = "reserving", True
-        return [Reserve(self._carried.admission, self._plan(), self._carried.admitted)]
+        assert self._carried is not None and self._decision is not None
+        self._state, self._awaits = "reserving", True
+        plan = None if self._asking is None else self._asking.plan
+        who, decision = self._carried.admission, self._decision
+        again = self._asking is not None and self._asking.weighed
+        counts = {} if decision.valued is None or again else decision.valued.counts
+        shadow_of = "" if self._known is None else header_text(self._known.shadow)
+        return [Reserve(who, plan, self._carried.admitted, decision, counts, shadow_of)]
 
-    def _plan(self) -> Plan | None:
-        """What the request asks of budgets and limits; None where there are none."""
-        asking, decision = self._asking, self._decision
-        if asking is None or decision is None or self._carried is None:
-            return None
-        who = self._carried.admission
-        identity = Identity(who.org, who.team, who.project, who.user, who.key)
-        return plan_for(self._runtime, identity, priced(self._runtime, decision.chain, decision.model), decision.model,
-                        asking.bound, asking.conversation.max_tokens, asking.tokens)
-
-    def _admission(self, decision: routing.Decision, conversation: Conversation) -> Admission:
-        caller = self._caller
-        # A key that belongs to a project spends for it alone, whatever a header says.
-        project = caller.project or self._headers.get("x-extproc-project", "")[:64]
+    def _admission(self, decision: Decision, project: str) -> Admission:
+        caller, known = self._caller, self._known
+        assert known is not None
         return Admission(
             org=caller.org, team=caller.team, project=project, user=caller.user, key=caller.key, route=decision.route,
-            reason=decision.reason, model=conversation.model[:128], schema=self._schema.name,
-            stream=conversation.stream,
+            reason=decision.reason, model=known.conversation.model[:128], schema=self._schema.name,
+            stream=known.conversation.stream,
         )
 
     def _on_reserved(self, event: Reserved) -> list[Action]:
+        self._awaits, self._reserved, self._taken = False, asking.holds(event), event.taken
+        if self._state == "over":  # the client left, or was answered, meanwhile: at once nothing is held any more
+            return self._finish(wait=False, status=0)
         if event.code == "GONE":
-            raise GatewayError(Problem("unavailable", "the reservation of this request is gone; send it again"))
-        assert self._carried is not None and self._decision is not None
-        if event.code == "unavailable" and self._runtime.denies:
-            self._reserved = False
-            raise GatewayError(Problem("unavailable", "the ledger cannot be reached, and budgets are in force; try "
-                                       "again shortly", retry_after=2, should_retry=True))
+            return self._refuse(asking.GONE)
+        if event.code == "DENIED" or (event.code == "unavailable" and self._runtime.denies):
+            return self._refuse(asking.DENIED)
         if event.code not in ("OK", "unavailable"):
             return self._on_refused(event)
+        return self._dispatch(event)
+
+    def _dispatch(self, event: Reserved) -> list[Action]:
+        """Hand the request to the attempts at the chain that was granted."""
+        assert self._carried is not None and self._decision is not None
         self._state, self._reserved = "waiting", event.code == "OK"
         warn: list[Action] = []
         if not self._reserved:
             warn.append(Warn("the store did not answer a reservation; the request goes on and is recorded later"))
-        chain = self._chain(event)
-        self._asking = None
-        return [*warn, Proceed(
-            "request_body", clear_route=True,
-            decision=pack(msgspec.structs.replace(
-                self._carried, reserved=self._reserved, backends=len(chain.backends))),
+        chain, carried = self._decision.chain, self._carried
+        if self._asking is not None and event.grant is not None:
+            self._granted = event
+            chain, carried = asking.granted(self._runtime, self._asking, event, carried)
+            if (left := charging.left(event)) is not None:
+                who = carried.admission
+                self._view.knowledge.note_left((who.org, who.team, who.key), left)
+        assert self._known is not None
+        copies = choosing.mirror(self._decision, self._known, self._headers, self._rid)
+        self._asking = self._known = None  # the body is Envoy's from here on
+        self._decision = msgspec.structs.replace(self._decision, basis=None)  # and so is the ask
+        self._carried = msgspec.structs.replace(carried, reserved=self._reserved, backends=len(chain.backends))
+        self._tried = tuple(backend.id for backend in chain.backends)
+        return [*warn, *copies, Proceed(
+            "request_body", clear_route=True, decision=pack(self._carried),
             set={
                 names.CLUSTER: chain.cluster,
                 names.MAX_RETRIES: str(len(chain.backends) - 1),
                 names.PER_TRY_TIMEOUT:
-                    self._runtime.first_event_ms if self._carried.stream and len(chain.backends) > 1
+                    self._runtime.first_event_ms if carried.stream and len(chain.backends) > 1
                     else self._runtime.answer_ms,
             },
         )]
 
-    def _chain(self, event: Reserved) -> Chain:
-        """The chain that was granted, and what the attempts must know of the grant."""
-        assert self._decision is not None and self._carried is not None
-        if event.grant is None or self._asking is None:
-            return self._decision.chain
-        self._granted = event
-        plan = self._plan()
-        assert plan is not None
-        chain = plan.chains[event.grant.option - 1]
-        if event.skipped:
-            chain = self._runtime.part(chain, list(chain.backends[event.skipped:]))
-        self._carried = msgspec.structs.replace(
-            self._carried, ask=event.ask, taken=event.taken, bound=self._asking.bound,
-            granted=event.grant.max_tokens)
-        return chain
-
     def _on_refused(self, event: Reserved) -> list[Action]:
         """Refuse, unless an exact count of the prompt may show that it fits."""
-        asking, decision = self._asking, self._decision
-        assert asking is not None and decision is not None and event.grant is not None
-        # What backends share is asked for last: then the reservation stands, and is given back.
-        self._reserved = event.code == "LIMIT" and event.grant.option > 0
-        model = charging.exact_model(resolved(self._runtime, decision.chain.backends, decision.model))
-        if event.code == "BUDGET" and not asking.weighed and asking.bound.passes == 0 and model is not None:
+        kept = self._asking
+        assert kept is not None
+        if (model := asking.exact_model(self._runtime, kept, event)) is not None:
             self._state = "weighing"
-            return [Count(asking.conversation, model)]
-        problem = charging.refused(event, int(self._rid[-2:], 16) / 255)
-        self._state = "over"
-        return [*self._finish(wait=False, status=problem.http_status), self._reply(problem)]
+            return [Count(kept.conversation, model)]
+        return self._refuse(charging.refused(event, int(self._rid[-2:], 16) / 255))
 
     def _on_weighed(self, event: Counted) -> list[Action]:
         """Ask again with the prompt's exact count as its bound."""
-        asking = self._asking
-        assert asking is not None
-        tokens = min(asking.bound.tokens, event.tokens + event.tokens // 20 + TEMPLATE_CEILING)
-        self._asking = msgspec.structs.replace(
-            asking, bound=msgspec.structs.replace(asking.bound, tokens=tokens), weighed=True)
+        assert self._asking is not None
+        self._asking = asking.weighed(self._runtime, self._asking, event.tokens)
         return self._reserve()
+
+    def _refuse(self, problem: Problem) -> list[Action]:
+        """Answer with a problem, and give back what the store holds, or may."""
+        self._state = "over"
+        return [*self._finish(wait=False, status=problem.http_status), self._reply(problem)]
 
     def _on_counted(self, event: Counted) -> list[Action]:
         """Answer a token count that no backend of the route can give."""
@@ -333,10 +316,11 @@ class RequestStage:
         return [msgspec.structs.replace(
             reply[0], headers={**reply[0].headers, names.WARNINGS: "emulated: count_tokens"})]
 
-    def _finish(self, *, wait: bool, status: int) -> list[Action]:
-        """Say finish to a ledger that took the reservation."""
+    def _finish(self, *, wait: bool, status: int, attempt: int = 0, backend: str = "") -> list[Action]:
+        """Say finish to a ledger that took the reservation, or may have: it may be said of any request."""
         org = self._carried.admission.org if self._carried is not None else self._caller.org
-        return [Finish(wait=wait, status=status, org=org)] if self._reserved else []
+        finish = Finish(wait=wait, status=status, org=org, attempt=attempt, backend=backend, taken=self._taken)
+        return [finish] if self._reserved else []
 
     # ------------------------------------------------------------------------------------ response
 
@@ -351,20 +335,21 @@ class RequestStage:
             self._state = "finishing"
             return self._finish(wait=True, status=status) or self._on_finished(Finished(None, 0))
         self._state = "over"
+        attempt = whole_number(event.headers.get(names.ATTEMPTS, "")) or 0
+        backend = f"{event.headers[names.BACKEND]}/{event.headers.get(names.MODEL, '')}"
         return [
-            *self._finish(wait=False, status=status),
+            *self._finish(wait=False, status=status, attempt=attempt, backend=backend),
             Proceed("response_headers", set=self._told(), remove=(names.RETRY, "x-envoy-upstream-service-time")),
             Leave(),
         ]
 
     def _on_local_reply(self, event: ResponseHeaders) -> list[Action]:
         """Envoy refused the request before our decision (a body over its buffer): say it in the client's shape."""
-        self._state = "over"
         status = whole_number(event.headers.get(":status", "")) or 0
         problem = Problem("too_large", f"the body is longer than {self._runtime.config.max_body} bytes", "body")
         if status != problem.http_status:
             problem = Problem("unavailable", "the gateway could not take this request; send it again", status=status)
-        return [*self._finish(wait=False, status=status), self._reply(problem)]
+        return self._refuse(problem)
 
     def _on_finished(self, event: Finished) -> list[Action]:
         self._state = "over"
@@ -374,9 +359,10 @@ class RequestStage:
         return [msgspec.structs.replace(reply, headers={**reply.headers, names.ATTEMPTS: str(event.attempts)})]
 
     def _on_closed(self) -> list[Action]:
-        """The client left before any response: whatever was reserved can be released."""
+        """The client left before any response: what is reserved can be released. A reservation that the store has not
+        answered yet is released when it has."""
         state, self._state = self._state, "over"
-        return self._finish(wait=False, status=0) if state in ("reserving", "waiting") else []
+        return self._finish(wait=False, status=0) if state == "waiting" else []
 
     # ------------------------------------------------------------------------------------ answers
 

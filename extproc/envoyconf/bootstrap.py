@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any as Json
 from urllib.parse import urlsplit
 
@@ -14,15 +15,17 @@ from envoy_data_plane.google.protobuf import Any
 
 from extproc.envoyconf import clusters, listener
 from extproc.envoyconf.common import Layout, address, assignment, seconds
-from extproc.runtime import Runtime
+from extproc.runtime import Chain, Runtime
 
 
 def static(runtime: Runtime, layout: Layout) -> dict[str, Json]:
     """Everything in one file."""
     resources = bootstrap.BootstrapStaticResources(
         listeners=[listener.main(runtime.config, layout, listener.routes([runtime]))],
-        clusters=[*_fixed(runtime, layout), *clusters.all_clusters(runtime, layout)])
-    return _as_json(_bootstrap(layout, resources))
+        clusters=[*_fixed(runtime, layout), *clusters.leaves(runtime, layout)])
+    made = _as_json(_bootstrap(layout, resources))
+    made["staticResources"]["clusters"] += [_chain(part) for part in runtime.variants]
+    return json.loads(json.dumps(made))  # no part is shared: YAML would write anchors
 
 
 def dynamic(runtime: Runtime, layout: Layout) -> dict[str, Json]:
@@ -37,17 +40,43 @@ def dynamic(runtime: Runtime, layout: Layout) -> dict[str, Json]:
 
 def cds(runtimes: list[Runtime], layout: Layout) -> dict[str, Json]:
     """The CDS file: the clusters of all these runtimes (the new one, and the old one while it is still in use)."""
-    found = {c.name: c for runtime in runtimes for c in clusters.all_clusters(runtime, layout)}
-    return _discovery(list(found.values()))
+    found = {c.name: c for runtime in runtimes for c in clusters.leaves(runtime, layout)}
+    chains = {part.cluster: part for runtime in runtimes for part in runtime.variants}
+    typed = {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster"}
+    return {"resources": [*(_as_json(Any.pack(leaf)) for leaf in found.values()),
+                          *(typed | _chain(part) for part in chains.values())]}
 
 
 def rds(runtimes: list[Runtime]) -> dict[str, Json]:
     """The RDS file."""
-    return _discovery([listener.routes(runtimes)])
+    made = _as_json(Any.pack(listener.routes(runtimes, only_first=True)))
+    host = made["virtualHosts"][0]
+    [pattern] = host["routes"]
+    host["routes"] = [_renamed(pattern, name) for name in listener.chain_names(runtimes)]
+    return {"resources": [made]}
 
 
-def _discovery(resources: list[betterproto2.Message]) -> dict[str, Json]:
-    return {"resources": [_as_json(Any.pack(resource)) for resource in resources]}
+def _chain(part: Chain) -> dict[str, Json]:
+    """A composite cluster as JSON: there may be hundreds, they differ in their names alone, and typed messages are
+    slow to make."""
+    pattern = _chain_pattern()
+    kind = pattern["clusterType"]
+    members = [{"name": backend.cluster} for backend in part.backends]
+    return pattern | {"name": part.cluster,
+                      "clusterType": kind | {"typedConfig": kind["typedConfig"] | {"clusters": members}}}
+
+
+@cache
+def _chain_pattern() -> dict[str, Json]:
+    return _as_json(clusters.chain(Chain("", "", ())))
+
+
+def _renamed(pattern: dict[str, Json], name: str) -> dict[str, Json]:
+    """The route of another chain."""
+    [header] = pattern["match"]["headers"]
+    return pattern | {
+        "name": name, "route": pattern["route"] | {"cluster": name},
+        "match": pattern["match"] | {"headers": [header | {"stringMatch": {"exact": name}}]}}
 
 
 def _bootstrap(layout: Layout, resources: bootstrap.BootstrapStaticResources) -> bootstrap.Bootstrap:

@@ -29,14 +29,18 @@ from extproc.envoyconf.common import (
 from extproc.envoyconf.filters import attempt_stage
 from extproc.runtime import Backend, Chain, Runtime
 
+AWAY = 1.0
+"""Seconds between checks of a server that is away."""
+CHECK_TIMEOUT = 2.0
+"""Seconds until a health check counts as failed; a new cluster waits for its first one."""
+IDLE = 6
+"""A healthy server without traffic is checked so many times less often."""
 _PROTOCOL = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def all_clusters(runtime: Runtime, layout: Layout) -> list[cluster.Cluster]:
-    """Every cluster that routes can reach, leaves first."""
-    leaves = {b.cluster: leaf(b, runtime, layout) for b in runtime.backends.values()}
-    chains = [chain(c) for c in runtime.variants]
-    return [*leaves.values(), *chains]
+def leaves(runtime: Runtime, layout: Layout) -> list[cluster.Cluster]:
+    """A cluster per backend."""
+    return list({b.cluster: leaf(b, runtime, layout) for b in runtime.backends.values()}.values())
 
 
 def workers(layout: Layout) -> cluster.Cluster:
@@ -79,11 +83,41 @@ def leaf(backend: Backend, runtime: Runtime, layout: Layout) -> cluster.Cluster:
             enforcing_consecutive_5xx=0, enforcing_consecutive_gateway_failure=0, enforcing_success_rate=0,
             enforcing_local_origin_success_rate=0, interval=seconds(1), base_ejection_time=seconds(2),
             max_ejection_time=seconds(30), max_ejection_percent=100),
+        health_checks=health_checks(backend, runtime),
         upstream_connection_options=cluster.UpstreamConnectionOptions(tcp_keepalive=core.TcpKeepalive(
             keepalive_time=60, keepalive_interval=15, keepalive_probes=3)),
         typed_extension_protocol_options={_PROTOCOL: packed(_protocol(secure))},
         transport_socket=_tls(host, layout.ca_file) if secure else None,
     )
+
+
+def health_checks(backend: Backend, runtime: Runtime) -> list[core.HealthCheck]:
+    """How Envoy looks whether a server is there, so that a chain passes over it before anything is sent.
+
+    A server that is idle is asked rarely, one that is away as often as one in use: it gets no traffic until it is back.
+    """
+    checked = runtime.config.backends[backend.name].checked
+    if checked is None:
+        return []
+    path, every = runtime.health_path(backend.name), seconds(checked.every)
+    check = core.HealthCheck(
+        timeout=seconds(min(checked.every, CHECK_TIMEOUT)), interval=every, interval_jitter_percent=10,
+        # Two silent checks in a row; of an answer in words (503) Envoy needs one.
+        unhealthy_threshold=2, healthy_threshold=1,
+        # One that is away, or was never asked, is soon seen when it comes: it may just be loading its model.
+        no_traffic_interval=seconds(min(checked.every, AWAY)), unhealthy_interval=seconds(min(checked.every, AWAY)),
+        no_traffic_healthy_interval=seconds(checked.every * IDLE),
+        reuse_connection=False)  # an idle connection may hold one of the server's few threads
+    if path is None:
+        check.tcp_health_check = core.HealthCheckTcpHealthCheck()
+        return [check]
+    check.http_health_check = core.HealthCheckHttpHealthCheck(
+        path=path, host=backend.authority,
+        # Whoever answers is there: its key and its routes are not the check's business.
+        expected_statuses=[envoy_type.Int64Range(start=200, end=500)])
+    if runtime.config.backends[backend.name].base_url.startswith("https:"):
+        check.tls_options = core.HealthCheckTlsOptions(alpn_protocols=["http/1.1"])
+    return [check]
 
 
 def issuer(uri: str, layout: Layout) -> cluster.Cluster:

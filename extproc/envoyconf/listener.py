@@ -24,11 +24,15 @@ from extproc.runtime import Runtime
 ROUTES = "chains"
 OTLP_CLUSTER = "otlp"
 NO_ANSWER = 504  # what Envoy answers when a worker took a message and says nothing within its timeout
-_MESSAGE = "no worker of the gateway answered in time; send it again shortly"
-_OPENAI = ('{"error":{"message":"' + _MESSAGE + '","type":"server_error","param":null,"code":"service_unavailable"},'
+BROKEN_OFF = 502  # ... and, with the flag UPE, when a provider breaks off between the two stages' looks at its headers
+_NOBODY = "no worker of the gateway answered in time; send it again shortly"
+_MESSAGES = {int(NO_WORKER.code): _NOBODY, NO_ANSWER: _NOBODY,
+             BROKEN_OFF: "the provider broke its answer off; send it again"}
+_OPENAI = ('{"error":{"message":"MESSAGE","type":"server_error","param":null,"code":"service_unavailable"},'
            '"request_id":"%REQ(X-REQUEST-ID)%"}')
-_ANTHROPIC = ('{"type":"error","error":{"type":"api_error","message":"' + _MESSAGE + '"},'
-              '"request_id":"%REQ(X-REQUEST-ID)%"}')
+_ANTHROPIC = '{"type":"error","error":{"type":"api_error","message":"MESSAGE"},"request_id":"%REQ(X-REQUEST-ID)%"}'
+_OF_ANTHROPIC = ('"schema":"anthropic"', '"schema":"count_tokens"')
+"""In a decision as it travels (core.events.pack): it is one of Anthropic's API. No text of a client can hold that."""
 _INTERNAL = ("x-envoy-",)
 # The payload of a token is stripped in every mode: workers may hear of a new mode before this listener is replaced.
 _INTERNAL_EXACT = (names.CLUSTER, names.RETRY, names.BACKEND, names.STAGE, names.MODEL, names.ATTEMPTS,
@@ -57,8 +61,8 @@ def main(config: GatewayConfig, layout: Layout, routes: route.RouteConfiguration
         http_protocol_options=core.Http1ProtocolOptions(),
         access_log=[accesslog.AccessLog(name="envoy.access_loggers.file", typed_config=packed(_access_log(layout)))],
         local_reply_config=hcm.LocalReplyConfig(mappers=[
-            _no_worker(status, prefix, body) for status in (int(NO_WORKER.code), NO_ANSWER)
-            for prefix, body in (("/v1/messages", _ANTHROPIC), ("/", _OPENAI))]),
+            _local(status, client, body.replace("MESSAGE", message)) for status, message in _MESSAGES.items()
+            for client, body in _clients()]),
         server_name="extproc", tracing=_tracing(config), delayed_close_timeout=seconds(1),
     )
     if routes is not None:
@@ -73,16 +77,39 @@ def main(config: GatewayConfig, layout: Layout, routes: route.RouteConfiguration
     )
 
 
-def _no_worker(code: int, prefix: str, body: str) -> hcm.ResponseMapper:
-    """Without a worker nobody can shape an error but Envoy: the client's own shape by its path."""
+def _clients() -> list[tuple[accesslog.AccessLogFilter, str]]:
+    """How a client's API is told, and its error; the first that matches. Where a request was decided on, its decision
+    tells: its path may be that of a backend by now."""
+    told = [matcher.ValueMatcher(string_match=matcher.StringMatcher(contains=text)) for text in _OF_ANTHROPIC]
+    return [
+        (_decision(matcher.ValueMatcher(or_match=matcher.OrMatcher(value_matchers=told))), _ANTHROPIC),
+        (_decision(matcher.ValueMatcher(present_match=True)), _OPENAI),
+        (_path("/v1/messages"), _ANTHROPIC),
+        (_path("/"), _OPENAI),
+    ]
+
+
+def _decision(value: matcher.ValueMatcher) -> accesslog.AccessLogFilter:
+    path = [matcher.MetadataMatcherPathSegment(key=names.METADATA_FIELD)]
+    return accesslog.AccessLogFilter(metadata_filter=accesslog.MetadataFilter(
+        matcher=matcher.MetadataMatcher(filter=names.METADATA, path=path, value=value), match_if_key_not_found=False))
+
+
+def _path(prefix: str) -> accesslog.AccessLogFilter:
+    return accesslog.AccessLogFilter(header_filter=accesslog.HeaderFilter(
+        header=route.HeaderMatcher(name=":path", string_match=matcher.StringMatcher(prefix=prefix))))
+
+
+def _local(code: int, client: accesslog.AccessLogFilter, body: str) -> hcm.ResponseMapper:
+    """What Envoy answers itself may pass no worker, so it gives the error its shape."""
     status = accesslog.AccessLogFilter(status_code_filter=accesslog.StatusCodeFilter(
         comparison=accesslog.ComparisonFilter(
             op=accesslog.ComparisonFilterOp.EQ,
             value=core.RuntimeUInt32(default_value=code, runtime_key=f"extproc.no_worker.{code}"))))
-    path = accesslog.AccessLogFilter(header_filter=accesslog.HeaderFilter(
-        header=route.HeaderMatcher(name=":path", string_match=matcher.StringMatcher(prefix=prefix))))
+    flags = [accesslog.AccessLogFilter(response_flag_filter=accesslog.ResponseFlagFilter(flags=["UPE"]))]
     return hcm.ResponseMapper(
-        filter=accesslog.AccessLogFilter(and_filter=accesslog.AndFilter(filters=[status, path])), status_code=503,
+        filter=accesslog.AccessLogFilter(and_filter=accesslog.AndFilter(
+            filters=[status, client, *(flags if code == BROKEN_OFF else [])])), status_code=503,
         body_format_override=core.SubstitutionFormatString(
             text_format_source=core.DataSource(inline_string=body), content_type="application/json"))
 
@@ -95,12 +122,20 @@ def file_source(path: str) -> core.ConfigSource:
             path=path, watched_directory=core.WatchedDirectory(path=path.rpartition("/")[0])))
 
 
-def routes(runtimes: list[Runtime]) -> route.RouteConfiguration:
-    """One route per chain: a header can name a chain and never a cluster without the attempt filter."""
-    clusters = dict.fromkeys(c.cluster for runtime in runtimes for c in runtime.variants)
+def chain_names(runtimes: list[Runtime]) -> list[str]:
+    """The chains that a decision of these runtimes may name."""
+    return list(dict.fromkeys(c.cluster for runtime in runtimes for c in runtime.variants))
+
+
+def routes(runtimes: list[Runtime], *, only_first: bool = False) -> route.RouteConfiguration:
+    """One route per chain: a header can name a chain and never a cluster without the attempt filter.
+
+    `only_first`: as a pattern for the others, which differ in their names alone.
+    """
     tokens = any(runtime.config.auth.jwt is not None for runtime in runtimes)
+    found = chain_names(runtimes)
     return route.RouteConfiguration(name=ROUTES, virtual_hosts=[route.VirtualHost(
-        name="all", domains=["*"], routes=[_route(name) for name in clusters],
+        name="all", domains=["*"], routes=[_route(name) for name in (found[:1] if only_first else found)],
         request_headers_to_remove=[names.JWT] if tokens else [])])
 
 

@@ -69,6 +69,14 @@ class Settlement(msgspec.Struct, frozen=True):
     request_id: str = ""           # told in the record of an `end` without a reservation; default: the rid itself
 
 
+class Mark(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """The last record of a stream: its id, and how many records the stream ever had then. 0, 0, 0: there is none."""
+
+    ms: int = 0
+    number: int = 0
+    added: int = 0
+
+
 class Ledger(Protocol):
     """One org's reservations, usage stream and rollups.
 
@@ -153,7 +161,10 @@ class Ledger(Protocol):
         ...
 
     async def finish(self, org: str, rid: bytes) -> tuple[FinishCode, list[bytes]]:
-        """Say that no further attempt can come; returns the serialized Attempts that ended so far."""
+        """Say that no further attempt can come; returns the serialized Attempts that ended so far.
+
+        Of a request that its second or a later attempt has closed already (DUP) they hold their number alone.
+        """
         ...
 
     async def renew(self, org: str, rids: list[bytes], lease_ms: int = LEASE_MS) -> None:
@@ -216,6 +227,20 @@ class Treasury(Ledger, Protocol):
         self, org: str, rid: bytes, admission: bytes, row: RollupRow, limits: tuple[RateLimit, ...] = ()
     ) -> Noted:
         """Record a request that was answered without an attempt (a cache hit): rate limits count it, money not."""
+        ...
+
+    async def is_open(self, org: str, rid: bytes, attempt: int) -> bool:
+        """Whether a reservation has this attempt as open, or as charged in full and still to be corrected."""
+        ...
+
+    async def standing(self, org: str, seen: Mark) -> tuple[Mark, bool]:
+        """Return how far the org's stream is, and whether it has lost a record that was seen there: then the store went
+        back to older data."""
+        ...
+
+    @property
+    def connections(self) -> int:
+        """How often the store was connected to: behind a new connection it may be another one than before."""
         ...
 
     async def audit(self, org: str) -> Audit:

@@ -12,10 +12,10 @@ import re
 from collections.abc import Awaitable, Coroutine
 from functools import lru_cache
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
 
+from extproc.ledger.address import Address, nodes, parse
 from extproc.ledger.base import LedgerUnavailable
-from extproc.ledger.link import Link, Reply, Word
+from extproc.ledger.link import Link, Reply, StoreRefused, Word
 
 SLOTS = 16_384
 Wait = int | Literal["auto"]
@@ -88,7 +88,7 @@ def _detached(work: Coroutine[Any, Any, Reply], tasks: set[asyncio.Task[Any]]) -
 class DurableLink(Link):
     """A Link that can wait for replicas in the same pipeline."""
 
-    def __init__(self, url: str, *, connect_timeout: float, call_timeout: float, wait: Wait = 0) -> None:
+    def __init__(self, url: str | Address, *, connect_timeout: float, call_timeout: float, wait: Wait = 0) -> None:
         super().__init__(url, connect_timeout=connect_timeout, call_timeout=call_timeout)
         self._wait = wait
         # Much shorter than the call's deadline, which would take the whole connection down: an idle server looks at
@@ -168,11 +168,11 @@ def _key_of(words: tuple[Word, ...]) -> str | None:
 
 
 class ClusterLink:
-    """One Link per primary; `urls` are seeds, their user and password are used for all nodes."""
+    """One Link per primary; `seeds` lead to the others, and all are talked to as the first one is."""
 
     def __init__(
         self,
-        urls: list[str],
+        seeds: list[Address],
         *,
         connect_timeout: float,
         call_timeout: float,
@@ -182,11 +182,12 @@ class ClusterLink:
         self._timeouts = (connect_timeout, call_timeout)
         self._wait: Wait = wait
         self._patience = call_timeout if patience is None else patience
-        self._seeds = [_address(url) for url in urls]
-        self._template = urlsplit(urls[0])
+        self._seeds = [(seed.host, seed.port) for seed in seeds]
+        self._template = seeds[0]
         self._greetings: list[tuple[Word, ...]] = []
         self._links: dict[tuple[str, int], DurableLink] = {}
         self._owners: list[tuple[str, int] | None] = [None] * SLOTS
+        self._refused: StoreRefused | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -219,7 +220,7 @@ class ClusterLink:
             try:
                 link = await self._link_for(slot)
                 return await (link.call_durable if durable else link.call)(words, again)
-            except NotReplicated:
+            except (NotReplicated, StoreRefused):
                 raise
             except LedgerUnavailable as exc:
                 error, redirect = exc, _REDIRECT.match(str(exc))
@@ -261,17 +262,19 @@ class ClusterLink:
             await asyncio.shield(self._refresh())
         owner = self._owners[slot or 0]
         if owner is None:
-            raise LedgerUnavailable("no connection: no node of the cluster tells who serves this slot")
+            raise self._nobody("no connection: no node of the cluster tells who serves this slot")
         return self._link(owner)
+
+    def _nobody(self, text: str) -> LedgerUnavailable:
+        """Why there is no map: nodes that refuse us know it, but do not tell."""
+        return LedgerUnavailable(text) if self._refused is None else StoreRefused(str(self._refused))
 
     def _link(self, address: tuple[str, int]) -> DurableLink:
         link = self._links.get(address)
         if link is None:
-            user, at, _ = self._template.netloc.rpartition("@")
-            host = f"[{address[0]}]" if ":" in address[0] else address[0]
-            url = self._template._replace(netloc=f"{user}{at}{host}:{address[1]}").geturl()
             link = DurableLink(
-                url, connect_timeout=self._timeouts[0], call_timeout=self._timeouts[1], wait=self._wait
+                self._template.at(*address), connect_timeout=self._timeouts[0], call_timeout=self._timeouts[1],
+                wait=self._wait,
             )
             for words in self._greetings:
                 link.greet_with(*words)
@@ -287,11 +290,14 @@ class ClusterLink:
         return self._refreshing
 
     async def _read_map(self) -> None:
+        self._refused = None
         for address in dict.fromkeys([*self._links, *self._seeds]):
             try:
                 ranges: list[Any] = await self._link(address).call(("CLUSTER", "SLOTS"))
-            except LedgerUnavailable:
-                continue  # the next node knows as well; none is told by the caller's own failure
+            except LedgerUnavailable as exc:
+                # The next node knows as well; where none does, the caller's own call fails.
+                self._refused = exc if isinstance(exc, StoreRefused) else self._refused
+                continue
             if not ranges:
                 continue
             for first, last, primary, *_ in ranges:
@@ -306,7 +312,7 @@ class ClusterLink:
             await asyncio.shield(self._refresh())
         primaries = {owner for owner in self._owners if owner is not None}
         if not primaries:
-            raise LedgerUnavailable("no connection: no node of the cluster answers")
+            raise self._nobody("no connection: no node of the cluster answers")
         calls: list[Awaitable[Reply]] = [self._link(owner).call(words) for owner in sorted(primaries)]
         return list(await asyncio.gather(*calls))
 
@@ -317,24 +323,17 @@ class ClusterLink:
         await asyncio.gather(*(link.close() for link in self._links.values()))
 
 
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "localhost", parts.port or 6379
-
-
 def open_door(
     url: str, *, connect_timeout: float, call_timeout: float, wait: Wait = 0, patience: float | None = None
 ) -> DurableLink | ClusterLink:
-    """Return the door of a URL: `redis+cluster://user:password@host:port,host:port` is a cluster (`rediss+…`: TLS).
+    """Return the door of an address: `redis+cluster://user:password@host:port,host:port` is a cluster.
 
     `patience`: how long calls are repeated while a cluster rearranges itself, in seconds; default: a call's deadline.
+    Raises AddressRefused.
     """
-    scheme, mark, rest = url.partition("+cluster://")
-    if not mark:
-        return DurableLink(url, connect_timeout=connect_timeout, call_timeout=call_timeout, wait=wait)
-    user, at, hosts = rest.rpartition("@")
-    hosts, slash, query = hosts.partition("/")
-    urls = [f"{scheme}://{user}{at}{host}{slash}{query}" for host in hosts.split(",")]
+    seeds = nodes(url)
+    if seeds is None:
+        return DurableLink(parse(url), connect_timeout=connect_timeout, call_timeout=call_timeout, wait=wait)
     return ClusterLink(
-        urls, connect_timeout=connect_timeout, call_timeout=call_timeout, wait=wait, patience=patience
+        seeds, connect_timeout=connect_timeout, call_timeout=call_timeout, wait=wait, patience=patience
     )

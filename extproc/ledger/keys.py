@@ -22,6 +22,8 @@ from extproc.ledger.redis_ledger import Script
 
 PREFIX = "gw-"
 PAGE = 500
+PURGED_AT_ONCE = 100
+"""Keys of one call of a purge: the store serves nobody else meanwhile."""
 LONGEST_NAME = 64
 LONGEST_TERM_MS = 100 * 365 * 86_400_000
 _NAMES, _DIGESTS = "{keys}:n", "{keys}:d"
@@ -111,6 +113,13 @@ class Keys(Protocol):
         """Let a key end at that moment (ms since the epoch, 0: never)."""
         ...
 
+    async def purge(self, older_ms: int, *, dry: bool = False) -> int:
+        """Forget the keys that were revoked or expired at least so long ago; return how many. `dry`: only count them.
+
+        Records of usage keep their names.
+        """
+        ...
+
 
 def new_secret() -> str:
     """Return a secret of 256 random bits."""
@@ -133,12 +142,23 @@ def clean_name(what: str, text: str, *, empty: bool = True) -> str:
     return text
 
 
+def clean_org(text: str) -> str:
+    """Return the name of an org. It becomes a hash tag of the store's keys, so it may be none of those that are in use.
+
+    Raises KeyRefused.
+    """
+    text = clean_name("org", text, empty=False)
+    if text in ("keys", "*") or any(mark in text for mark in "{}:"):
+        raise KeyRefused(f"the org {text!r} is not allowed: any name but keys and *, without braces and colons")
+    return text
+
+
 def clean(caller: Caller) -> Caller:
     """Return the caller with all names in composed form. Raises KeyRefused."""
-    parts = {part: clean_name(part, getattr(caller, part), empty=part not in ("org", "team"))
-             for part in ("org", "team", "project", "user")}
-    return msgspec.structs.replace(caller, key=clean_name("name", caller.key, empty=False), **parts,
-                                   routes=None if caller.routes is None else clean_routes(caller.routes))
+    parts = {part: clean_name(part, getattr(caller, part), empty=part != "team")
+             for part in ("team", "project", "user")}
+    return msgspec.structs.replace(caller, key=clean_name("name", caller.key, empty=False), org=clean_org(caller.org),
+                                   routes=None if caller.routes is None else clean_routes(caller.routes), **parts)
 
 
 def clean_routes(routes: tuple[str, ...]) -> tuple[str, ...]:
@@ -211,7 +231,7 @@ class KeyStore(Keys):
             start = b"(" + members[-1]
 
     async def _read(self, members: list[bytes]) -> list[KeyRecord]:
-        digests = [member.rpartition(b"\0")[2].decode() for member in members]
+        digests = [_digest(member) for member in members]
         flat = await asyncio.gather(*(self._door.call(("HGETALL", _key(digest))) for digest in digests))
         found = (_record(digest, fields) for digest, fields in zip(digests, flat, strict=True))
         return [record for record in found if record is not None]
@@ -228,6 +248,19 @@ class KeyStore(Keys):
         """Let a key end at that moment."""
         return await self.change(digest, Changes(expires=at_ms))
 
+    async def purge(self, older_ms: int, *, dry: bool = False) -> int:
+        """Forget keys that are over."""
+        start, found = b"-", 0
+        while True:
+            words: tuple[Word, ...] = ("ZRANGEBYLEX", _NAMES, start, "+", "LIMIT", 0, PURGED_AT_ONCE)
+            members: list[bytes] = await self._door.call(words)
+            if not members:
+                return found
+            declared = (_NAMES, _DIGESTS, *(_key(_digest(member)) for member in members))
+            words = (check_term(older_ms), "count" if dry else "remove", *members)
+            found += int(await _PURGE.run(self._door, *declared, *words, keys=len(declared), durable=True))
+            start = b"(" + members[-1]
+
     async def _change(self, digest: str, *words: Word) -> ChangeCode:
         reply: bytes = await _CHANGE.run(self._door, _key(digest), *words, durable=True)
         return cast("ChangeCode", reply.decode())
@@ -235,6 +268,12 @@ class KeyStore(Keys):
 
 _PUT = Script("key_put", 3)
 _CHANGE = Script("key_change", 1)
+_PURGE = Script("key_purge", 2)
+
+
+def _digest(member: bytes) -> str:
+    """The digest in a member of either index."""
+    return member.rpartition(b"\0")[2].decode()
 
 
 def _key(digest: str) -> str:

@@ -1,7 +1,7 @@
 """One pipelined connection to Redis or Valkey: what gathers within a loop tick goes out in one write.
 
-redis-py parses the URL and hiredis packs and parses; the connection itself is ours, because a call through
-redis.asyncio costs several times the CPU (bench/ledger.py) and its pipelines are built by one caller.
+hiredis packs and parses; the connection itself is ours, because a call through redis.asyncio costs several times the
+CPU (bench/ledger.py) and its pipelines are built by one caller.
 
 Replies come in the order of the commands, so the waiters form a queue. A caller that goes away leaves its
 waiter there to swallow its reply; a late reply ends the connection. So no reply can answer another call.
@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, parse_url
 
+from extproc.ledger.address import Address, parse
 from extproc.ledger.base import LedgerUnavailable
 
 Word = bytes | str | int
@@ -28,6 +29,20 @@ _pack = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)  # its
 
 _MOVED_AWAY = ("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED")
 """Errors that another connection may not give: after a fail-over the address leads to the new primary."""
+_NOT_ALLOWED = re.compile(
+    r"NOAUTH\b|WRONGPASS\b|NOPERM\b|ERR AUTH\b|ERR Client sent AUTH\b|ERR invalid password|"
+    r".*(ACL failure in script|user executing the script can't)")
+
+
+class StoreRefused(LedgerUnavailable):
+    """The store answers, but not to us: the password is wrong, a right is missing, or its certificate is not trusted.
+
+    Time heals none of these. The text never has the password.
+    """
+
+
+def _failure(reason: str) -> LedgerUnavailable:
+    return StoreRefused(f"refused: {reason}") if _NOT_ALLOWED.match(reason) else LedgerUnavailable(reason)
 
 
 class Call:
@@ -45,7 +60,7 @@ class Call:
 
     def fail(self, reason: str, cause: BaseException | None = None) -> None:
         if not self.reply.done():
-            error = LedgerUnavailable(reason)
+            error = StoreRefused(reason) if isinstance(cause, StoreRefused) else _failure(reason)
             error.__cause__ = cause
             self.reply.set_exception(error)
 
@@ -140,8 +155,9 @@ class _Wire(asyncio.Protocol):
 class Link:
     """Connects when first used and again after each failure; never waits longer than its two deadlines."""
 
-    def __init__(self, url: str, *, connect_timeout: float, call_timeout: float) -> None:
-        self._options = cast("dict[str, Any]", parse_url(url))
+    def __init__(self, url: str | Address, *, connect_timeout: float, call_timeout: float) -> None:
+        """Raises AddressRefused."""
+        self._address = parse(url) if isinstance(url, str) else url
         self._connect_timeout = connect_timeout
         self._call_timeout = call_timeout
         self._greeting: list[tuple[Word, ...]] = self._authentication()
@@ -154,11 +170,11 @@ class Link:
 
     def _authentication(self) -> list[tuple[Word, ...]]:
         words: list[tuple[Word, ...]] = []
-        password, username = self._options.get("password"), self._options.get("username")
+        user, password = self._address.user, self._address.password
         if password is not None:
-            words.append(("AUTH", username, password) if username else ("AUTH", password))
-        if self._options.get("db"):
-            words.append(("SELECT", int(self._options["db"])))
+            words.append(("AUTH", user, password) if user else ("AUTH", password))
+        if self._address.db:
+            words.append(("SELECT", self._address.db))
         return words
 
     def greet_with(self, *words: Word) -> None:
@@ -196,7 +212,12 @@ class Link:
             reason, cause = f"no connection within {self._connect_timeout * 1000:.0f} ms", exc
         except LedgerUnavailable as exc:
             reason, cause = str(exc), exc
-        except OSError as exc:  # includes ssl.SSLError
+        except ssl.SSLCertVerificationError as exc:
+            reason = f"no connection: its certificate is not trusted: {exc.verify_message}"
+            cause = StoreRefused(reason)
+        except ssl.SSLError as exc:
+            reason, cause = f"no connection by TLS: {exc.reason or exc}", exc
+        except OSError as exc:
             reason, cause = f"no connection: {exc}", exc
         finally:
             self._flushing = False
@@ -212,14 +233,11 @@ class Link:
     async def _open(self) -> _Wire:
         loop = asyncio.get_running_loop()
         wire = _Wire(loop, self._call_timeout)
-        options = self._options
-        if "path" in options:
-            await loop.create_unix_connection(lambda: wire, options["path"])
+        address = self._address
+        if address.path:
+            await loop.create_unix_connection(lambda: wire, address.path)
         else:
-            tls = _tls_context(options) if options.get("connection_class") is SSLConnection else None
-            await loop.create_connection(
-                lambda: wire, options.get("host", "localhost"), options.get("port", 6379), ssl=tls
-            )
+            await loop.create_connection(lambda: wire, address.host, address.port, ssl=address.tls)
         greeting = [Call(words, loop.create_future(), None) for words in self._greeting]
         try:
             wire.send(greeting)
@@ -239,14 +257,3 @@ class Link:
         if wire is not None:
             wire.abort("closed")
             await wire.lost
-
-
-def _tls_context(options: dict[str, Any]) -> ssl.SSLContext:
-    """Read redis-py's URL parameters ssl_ca_certs, ssl_certfile, ssl_keyfile and ssl_cert_reqs=none."""
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-    if options.get("ssl_certfile"):
-        context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
-    if options.get("ssl_cert_reqs") == "none":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -254,7 +254,7 @@ class MemoryLedger(Ledger):
         book, now = self.book(org), self.clock()
         known = book.reservation(rid, now)
         if known is None:
-            ended = self._orphan(book, org, rid, settlement, account or Account(), now)
+            ended = self._orphan(book, org, rid, attempt, settlement, account or Account(), now)
         elif attempt in known.ended or (known.expired and attempt not in known.open):
             ended = Ended("DUP")
         elif known.expired:
@@ -265,14 +265,15 @@ class MemoryLedger(Ledger):
         return ended if account is not None else ended.code
 
     def _orphan(
-        self, book: Book, org: str, rid: bytes, settlement: Settlement, account: Account, now: int
+        self, book: Book, org: str, rid: bytes, attempt: int, settlement: Settlement, account: Account, now: int
     ) -> Ended:
-        if book.buried(rid, now):
+        others = book.orphans.get(rid, frozenset())
+        if book.buried(rid, now) and (not others or attempt in others):
             return Ended("DUP")
         if made(rid) + HORIZON_MS < now:
             return Ended("TOO_OLD")
         cost, used = settlement.cost or 0, settlement.input_tokens + settlement.output_tokens
-        amounts, crossed, unfunded = {Unit.USD: cost, Unit.TOKENS: used, Unit.REQUESTS: 1}, [], 0
+        amounts, crossed, unfunded = {Unit.USD: cost, Unit.TOKENS: used, Unit.REQUESTS: int(not others)}, [], 0
         for budget in account.budgets:
             if now < budget.until_ms and budget.unit is not Unit.CONCURRENT:
                 book.create(budget, now)
@@ -280,10 +281,11 @@ class MemoryLedger(Ledger):
                 unfunded = max(unfunded, debt if budget.unit is Unit.USD else 0)
         held = [Held.of(budget) for budget in account.budgets]
         admission = orphan_admission(org, rid, settlement)
-        book.append("orphan", admission, [settlement.attempt], cost, used, unfunded, held)
-        book.bump(settlement, 1, cost)
+        book.append("late" if others else "orphan", admission, [settlement.attempt], cost, used, unfunded, held)
+        book.bump(settlement, int(not others), cost)
         book.bury(rid, now)
-        return Ended("ORPHAN", unfunded, tuple(crossed))
+        book.orphans[rid] = others | {attempt}
+        return Ended("LATE" if others else "ORPHAN", unfunded, tuple(crossed))
 
     def _late(
         self, book: Book, rid: bytes, known: Reservation, attempt: int, settlement: Settlement, now: int
@@ -332,6 +334,8 @@ class MemoryLedger(Ledger):
         if closing:
             book.conclude(known, "done", _in_order(known.ended))
             book.bury(rid, now)
+            if attempt > 1:
+                book.closed[rid] = tuple(known.ended)
         return Ended("DONE" if closing else "OPEN", unfunded, tuple(crossed))
 
     # ------------------------------------------------------------------------------------ closing
@@ -341,7 +345,8 @@ class MemoryLedger(Ledger):
         book, now = self.book(org), self.clock()
         known = book.reservation(rid, now)
         if known is None:
-            return "DUP", []
+            told = book.closed.get(rid, ()) if book.buried(rid, now) else ()
+            return "DUP", [bytes((8, min(number, 127))) for number in told]
         blobs = _in_order(known.ended)
         if known.expired or known.finished:
             return "DUP", blobs

@@ -154,6 +154,10 @@ class Book:
         self.table = b""
         self._windows: dict[str, Window] = {}
         self._tombstones: dict[bytes, int] = {}
+        self.orphans: dict[bytes, frozenset[int]] = {}
+        """The attempts of requests that had no reservation; the tombstone tells how long that counts."""
+        self.closed: dict[bytes, tuple[int, ...]] = {}
+        """The attempts of requests that a second or later attempt closed; likewise."""
 
     # ------------------------------------------------------------------------------------ requests
 

@@ -123,6 +123,15 @@ class MemoryKeyStore(Keys):
         """Let a key end at that moment."""
         return await self.change(digest, Changes(expires=at_ms))
 
+    async def purge(self, older_ms: int, *, dry: bool = False) -> int:
+        """Forget keys that are over."""
+        before = self._clock() - check_term(older_ms)
+        over = [digest for digest, record in self._records.items()
+                if any(0 < end <= before for end in (record.revoked, record.caller.expires))]
+        for digest in () if dry else over:
+            del self._records[digest]
+        return len(over)
+
     def _changeable(self, digest: str) -> ChangeCode:
         record = self._records.get(digest)
         return "NONE" if record is None else "REVOKED" if record.revoked else "DONE"

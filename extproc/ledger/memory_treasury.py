@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from extproc.ledger.base import RollupRow, Treasury
+from extproc.ledger.base import Mark, RollupRow, Treasury
 from extproc.ledger.memory import MemoryLedger
 from extproc.ledger.memory_books import Held, Limits, Window, made
 from extproc.money.amounts import (
@@ -114,6 +114,21 @@ class MemoryTreasury(MemoryLedger, Treasury):
         book.rollups[book.enter(row)].requests += 1
         book.entomb(rid, now)
         return Noted("DONE")
+
+    async def is_open(self, org: str, rid: bytes, attempt: int) -> bool:
+        """Whether a reservation has this attempt as open, or as charged in full and still to be corrected."""
+        known = self.book(org).reservation(rid, self.clock())
+        return known is not None and attempt in known.open
+
+    async def standing(self, org: str, seen: Mark) -> tuple[Mark, bool]:
+        """Return how far the org's stream is, and whether it has lost a record that was seen there."""
+        length = len(self.book(org).log)
+        return Mark(0, length, length), length < seen.added
+
+    @property
+    def connections(self) -> int:
+        """There is one store for as long as the process lives."""
+        return 1
 
     async def audit(self, org: str) -> Audit:
         """Return all windows of the org at one moment."""

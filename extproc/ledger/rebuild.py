@@ -48,14 +48,16 @@ def charged(records: Iterable[pb.UsageRecord]) -> dict[str, Charged]:
 def seeds(table: Table, sums: dict[str, Charged]) -> tuple[tuple[Budget, int], ...]:
     """Return the windows to make again under a table, with what each has spent.
 
-    Windows of budgets that the table no longer has, or has in other periods, are left out.
+    A budget for each one (`team: "*"`) has windows under ids of their own, which begin with that of its entry. Windows
+    of budgets that the table no longer has, or has in other periods, are left out.
     """
     entries = {entry.id: entry for entry in table.entries}
     found: list[tuple[Budget, int]] = []
     for window, sum_ in sums.items():
         name, _, start = window.rpartition(":")
-        if name in entries:
-            budget = entries[name].at(int(start))
+        entry = entries.get(name) or entries.get(name.rpartition(".")[0])
+        if entry is not None:
+            budget = msgspec.structs.replace(entry, id=name).at(int(start))
             if budget.window == window:
                 found.append((budget, sum_.of(budget.unit)))
     return tuple(found)

@@ -29,7 +29,7 @@ from extproc.ledger.base import (
     Settlement,
 )
 from extproc.ledger.cluster import Door, NotReplicated, Wait, open_door
-from extproc.ledger.link import Reply, Word
+from extproc.ledger.link import Reply, StoreRefused, Word
 from extproc.money.amounts import Account, Ask, Begun, Crossing, Ended, Grant, Need
 from extproc.pb import usage_pb2 as pb
 
@@ -414,10 +414,11 @@ class RedisLedger(Ledger):
 
         Raises LedgerMisconfigured when the server may evict keys: a spend would be forgotten silently.
         """
+        await self._link.each(("PING",))  # else who may not even connect would be told of the settings below
         try:
             replies: list[list[bytes]] = await self._link.each(("CONFIG", "GET", "maxmemory-policy"))
         except LedgerUnavailable as exc:
-            if not str(exc).startswith(("NOPERM", "ERR")):
+            if not isinstance(exc, StoreRefused) and not str(exc).startswith("ERR"):
                 raise
             return f"cannot verify that maxmemory-policy is noeviction: {exc}"
         for reply in replies:
@@ -426,7 +427,10 @@ class RedisLedger(Ledger):
                 raise LedgerMisconfigured(
                     f"maxmemory-policy is {policy!r}; the ledger needs 'noeviction': evicting forgets spend"
                 )
-        return await self._replication_warning()
+        try:
+            return await self._replication_warning()
+        except StoreRefused as exc:
+            return f"cannot see how many replicas the store has: {exc}"
 
     async def _replication_warning(self) -> str | None:
         counts = [

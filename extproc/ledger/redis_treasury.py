@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import msgspec
 
-from extproc.ledger.base import RollupRow, Treasury
+from extproc.ledger.base import Mark, RollupRow, Treasury
 from extproc.ledger.redis_ledger import KEEP_ROLLUPS_S, RedisLedger, Script, keys_of, row_words
 from extproc.money.amounts import Adjusted, Audit, Budget, Noted, Published, RateLimit, SeedCode, Taken, TrueUp
 
@@ -16,6 +16,8 @@ _NOTE = Script("note", 5, "gcra", "rows", closes=True)
 _SEED = Script("seed", 3, closes=True)
 _AUDIT = Script("audit", 4, allow_oom=True)
 _TAKE = Script("take", 0, "gcra")
+_OPEN = Script("open", 1, allow_oom=True)
+_LAST = Script("last", 1, allow_oom=True)
 _TRUE_UP = Script("true_up", 0, "gcra", allow_oom=True)
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -93,6 +95,20 @@ class RedisTreasury(RedisLedger, Treasury):
             rid, admission, self.longest_log, self.most_rows, row_id, KEEP_ROLLUPS_S, _pack(limits), *dimensions
         )  # fmt: skip
         return _noted(await _NOTE.run(self.door, *declared, *words, keys=len(declared)))
+
+    async def is_open(self, org: str, rid: bytes, attempt: int) -> bool:
+        """Whether a reservation has this attempt as open, or as charged in full and still to be corrected."""
+        return bool(await _OPEN.run(self.door, keys_of(org).reservation(rid.hex()), attempt))
+
+    async def standing(self, org: str, seen: Mark) -> tuple[Mark, bool]:
+        """Return how far the org's stream is, and whether it has lost a record that was seen there."""
+        told: list[int] = await _LAST.run(self.door, keys_of(org).log, f"{seen.ms}-{seen.number}", seen.added)
+        return Mark(*told[:3]), bool(told[3])
+
+    @property
+    def connections(self) -> int:
+        """How often the store was connected to."""
+        return self.door.connections
 
     async def audit(self, org: str) -> Audit:
         """Return all windows of the org at one moment."""

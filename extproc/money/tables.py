@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -96,9 +95,3 @@ def window(per: Per, zone: str, now_ms: int) -> tuple[int, int]:
 
 def _ms(naive: datetime, zone: str) -> int:
     return round(naive.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC).timestamp() * 1000)
-
-
-def applying(table: Table, ids: Iterable[str], now_ms: int) -> tuple[Budget, ...]:
-    """Return the table's budgets of these ids in the windows of that moment."""
-    wanted = set(ids)
-    return tuple(entry.at(now_ms) for entry in table.entries if entry.id in wanted)

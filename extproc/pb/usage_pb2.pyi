@@ -24,7 +24,7 @@ class Tokens(_message.Message):
     def __init__(self, input: _Optional[int] = ..., cache_read: _Optional[int] = ..., cache_write_5m: _Optional[int] = ..., cache_write_1h: _Optional[int] = ..., output: _Optional[int] = ..., reasoning: _Optional[int] = ...) -> None: ...
 
 class Admission(_message.Message):
-    __slots__ = ("request_id", "org", "team", "project", "user", "key", "route", "reason", "model_asked", "client_schema", "stream", "admitted_unix_ms")
+    __slots__ = ("request_id", "org", "team", "project", "user", "key", "route", "reason", "model_asked", "client_schema", "stream", "admitted_unix_ms", "facts")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ORG_FIELD_NUMBER: _ClassVar[int]
     TEAM_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class Admission(_message.Message):
     CLIENT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     ADMITTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     org: str
     team: str
@@ -49,7 +50,66 @@ class Admission(_message.Message):
     client_schema: str
     stream: bool
     admitted_unix_ms: int
-    def __init__(self, request_id: _Optional[str] = ..., org: _Optional[str] = ..., team: _Optional[str] = ..., project: _Optional[str] = ..., user: _Optional[str] = ..., key: _Optional[str] = ..., route: _Optional[str] = ..., reason: _Optional[str] = ..., model_asked: _Optional[str] = ..., client_schema: _Optional[str] = ..., stream: _Optional[bool] = ..., admitted_unix_ms: _Optional[int] = ...) -> None: ...
+    facts: Facts
+    def __init__(self, request_id: _Optional[str] = ..., org: _Optional[str] = ..., team: _Optional[str] = ..., project: _Optional[str] = ..., user: _Optional[str] = ..., key: _Optional[str] = ..., route: _Optional[str] = ..., reason: _Optional[str] = ..., model_asked: _Optional[str] = ..., client_schema: _Optional[str] = ..., stream: _Optional[bool] = ..., admitted_unix_ms: _Optional[int] = ..., facts: _Optional[_Union[Facts, _Mapping]] = ...) -> None: ...
+
+class Facts(_message.Message):
+    __slots__ = ("task", "cell", "score_ppm", "p_local_ppm", "p_cloud_ppm", "input_tokens", "max_tokens", "turns", "tools", "tool_rounds", "tool_loop", "images", "needs", "thinking", "agent", "phase", "pace", "path", "kind", "fills", "rule", "aim", "shadow_of", "structured", "effort", "budget_left_ppm", "warm_tokens")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    CELL_FIELD_NUMBER: _ClassVar[int]
+    SCORE_PPM_FIELD_NUMBER: _ClassVar[int]
+    P_LOCAL_PPM_FIELD_NUMBER: _ClassVar[int]
+    P_CLOUD_PPM_FIELD_NUMBER: _ClassVar[int]
+    INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TURNS_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_LOOP_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_FIELD_NUMBER: _ClassVar[int]
+    THINKING_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    PACE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FILLS_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    AIM_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_OF_FIELD_NUMBER: _ClassVar[int]
+    STRUCTURED_FIELD_NUMBER: _ClassVar[int]
+    EFFORT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_LEFT_PPM_FIELD_NUMBER: _ClassVar[int]
+    WARM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    cell: str
+    score_ppm: int
+    p_local_ppm: int
+    p_cloud_ppm: int
+    input_tokens: int
+    max_tokens: int
+    turns: int
+    tools: int
+    tool_rounds: int
+    tool_loop: bool
+    images: int
+    needs: _containers.RepeatedScalarFieldContainer[str]
+    thinking: bool
+    agent: str
+    phase: str
+    pace: str
+    path: str
+    kind: str
+    fills: bool
+    rule: int
+    aim: str
+    shadow_of: str
+    structured: bool
+    effort: str
+    budget_left_ppm: int
+    warm_tokens: int
+    def __init__(self, task: _Optional[str] = ..., cell: _Optional[str] = ..., score_ppm: _Optional[int] = ..., p_local_ppm: _Optional[int] = ..., p_cloud_ppm: _Optional[int] = ..., input_tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ..., turns: _Optional[int] = ..., tools: _Optional[int] = ..., tool_rounds: _Optional[int] = ..., tool_loop: _Optional[bool] = ..., images: _Optional[int] = ..., needs: _Optional[_Iterable[str]] = ..., thinking: _Optional[bool] = ..., agent: _Optional[str] = ..., phase: _Optional[str] = ..., pace: _Optional[str] = ..., path: _Optional[str] = ..., kind: _Optional[str] = ..., fills: _Optional[bool] = ..., rule: _Optional[int] = ..., aim: _Optional[str] = ..., shadow_of: _Optional[str] = ..., structured: _Optional[bool] = ..., effort: _Optional[str] = ..., budget_left_ppm: _Optional[int] = ..., warm_tokens: _Optional[int] = ...) -> None: ...
 
 class Attempt(_message.Message):
     __slots__ = ("number", "backend", "model_used", "outcome", "status", "error_type", "tokens", "cost_nano_usd", "duration_ms", "time_to_first_token_ms", "error_body", "model_reported", "finish_reason", "price_version", "counterfactual_nano_usd")

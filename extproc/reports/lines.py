@@ -106,8 +106,9 @@ def check(form: Form) -> None:
 def _fields(arrow: Any, descriptor: Any) -> list[Any]:
     kinds = {
         FieldDescriptor.CPPTYPE_STRING: arrow.string(), FieldDescriptor.CPPTYPE_BOOL: arrow.bool_(),
-        FieldDescriptor.CPPTYPE_UINT32: arrow.uint32(), FieldDescriptor.CPPTYPE_UINT64: arrow.uint64(),
-        FieldDescriptor.CPPTYPE_INT64: arrow.int64(), FieldDescriptor.CPPTYPE_ENUM: arrow.string(),
+        FieldDescriptor.CPPTYPE_INT32: arrow.int32(), FieldDescriptor.CPPTYPE_UINT32: arrow.uint32(),
+        FieldDescriptor.CPPTYPE_INT64: arrow.int64(), FieldDescriptor.CPPTYPE_UINT64: arrow.uint64(),
+        FieldDescriptor.CPPTYPE_ENUM: arrow.string(),
     }
     found: list[Any] = []
     for field in descriptor.fields:

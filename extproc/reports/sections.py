@@ -60,11 +60,12 @@ def _savings(report: Report, baseline: str) -> Table:
     columns = (
         Column("baseline"), Column("requests", "count", "requests compared"), Column("left_out", "count"),
         Column("actual", "usd"), Column("at_baseline", "usd"), Column("saved", "usd"),
-        Column("saved_share", "permille"),
+        Column("saved_share", "permille"), Column("covered", "permille", "of all spend"),
     )
     saved = savings.baseline - savings.actual
     share = saved * 1000 // savings.baseline if savings.baseline else None
-    row = (baseline, savings.compared, savings.left_out, savings.actual, savings.baseline, saved, share)
+    row = (baseline, savings.compared, savings.left_out, savings.actual, savings.baseline, saved, share,
+           report.covered)
     return Table(columns, [row], title="Savings: the same tokens at the baseline model's price of the day")
 
 

@@ -56,7 +56,10 @@ class Share(msgspec.Struct):
 
 
 class Savings(msgspec.Struct):
-    """Actual cost against the baseline, of requests where both are known; the others are `left_out`."""
+    """Actual cost against the baseline, of requests where both are known; the others are `left_out`.
+
+    What the others cost is in what was spent, and not here: `Report.covered` tells how much of it this speaks of.
+    """
 
     compared: int = 0
     left_out: int = 0
@@ -102,6 +105,12 @@ class Report:
         self.moved = 0
         self.wasted = 0
         self._dear: dict[str, Dear] = {}
+        self._expired: dict[str, pb.UsageRecord] = {}
+
+    @property
+    def covered(self) -> int | None:
+        """How much of what was spent the savings speak of, in thousandths; None: nothing was spent."""
+        return self.savings.actual * 1000 // self.nano if self.nano > 0 else None
 
     def add(self, at_ms: int, record: pb.UsageRecord) -> None:
         """Add a record that the store took at that moment, if its request was admitted in the period."""
@@ -116,10 +125,38 @@ class Report:
         self.unfunded += record.unfunded_nano_usd
         for attempt, nano in charges(record):
             self._spend(attempt, nano)
-        if record.state in PRIMARY and record.attempts:
-            self._answer(record, day_of(admitted))
+        if record.state == "late":
+            self._correct(record, day_of(admitted))
+        elif record.state in PRIMARY and record.attempts:
             self._failovers(record)
+            if record.state == "expired":
+                self._wait(record)
+            else:
+                self._answer(record, day_of(admitted))
         self._rank(record, admitted)
+
+    def _wait(self, record: pb.UsageRecord) -> None:
+        """What a dead worker's request used is unknown, unless it is told late: one record for each open attempt."""
+        self.savings.left_out += 1
+        self._expired[record.admission.request_id] = record
+        if len(self._expired) > CANDIDATES:
+            del self._expired[next(iter(self._expired))]
+
+    def _correct(self, late: pb.UsageRecord, day: str) -> None:
+        """Once all of a request is told, it is compared like any other."""
+        rid = late.admission.request_id
+        known = self._expired.get(rid)
+        if known is None:
+            return
+        told = {attempt.number: attempt for attempt in (*known.attempts, *late.attempts)}
+        merged = pb.UsageRecord(state="closed", admission=known.admission, attempts=[told[n] for n in sorted(told)],
+                                delta_nano_usd=known.delta_nano_usd + late.delta_nano_usd)
+        if any(attempt.outcome == pb.Attempt.EXPIRED for attempt in merged.attempts):
+            self._expired[rid] = merged
+            return
+        del self._expired[rid]
+        self.savings.left_out -= 1
+        self._answer(merged, day)
 
     def _spend(self, attempt: pb.Attempt | None, nano: int) -> None:
         names = ("", "") if attempt is None else (attempt.model_used, attempt.backend)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from extproc.core.conversation import Conversation, Tool, ToolChoice
 from extproc.schemas._anthropic_render_blocks import Block, Blocks, cached
 from extproc.schemas._codec import label, labels
+from extproc.schemas._passing import edits
 from extproc.schemas.base import Rendered, Target
 from extproc.wire.json_splice import TopLevel
 
@@ -39,9 +38,10 @@ def render_request(conversation: Conversation, target: Target) -> Rendered:
     return Rendered(body, labels(dropped), labels(emulated))
 
 
-def patch_request(body: bytes, target: Target) -> bytes:
-    """Replace the model; all else keeps its bytes. Raise RequestError for a field given twice."""
-    return TopLevel(body).edit({"model": msgspec.json.encode(target.model)})
+def patch_request(body: bytes, target: Target, limits: tuple[str, ...]) -> bytes:
+    """Replace the model and the limit; all else keeps its bytes. Raise RequestError for a field given twice."""
+    fields = TopLevel(body)
+    return fields.edit(edits(fields, target, limits))
 
 
 def refuses(conversation: Conversation) -> tuple[str, ...]:

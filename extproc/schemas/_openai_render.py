@@ -13,6 +13,7 @@ from extproc.core.conversation import Conversation, Tool
 from extproc.core.errors import RequestError
 from extproc.schemas._codec import label, labels
 from extproc.schemas._openai_render_messages import Messages
+from extproc.schemas._passing import edits
 from extproc.schemas.base import Rendered, Target
 from extproc.wire.json_splice import TopLevel
 
@@ -42,19 +43,19 @@ def render_request(conversation: Conversation, target: Target) -> Rendered:
     return Rendered(body, labels(dropped), labels(emulated))
 
 
-def patch_request(body: bytes, target: Target) -> bytes:
-    """Replace the model, and make a stream report its usage; all else keeps its bytes.
+def patch_request(body: bytes, target: Target, limits: tuple[str, ...]) -> bytes:
+    """Replace the model and the limit, and make a stream report its usage; all else keeps its bytes.
 
     Raises:
         RequestError: the body is not an object or has a field twice.
     """
     fields = TopLevel(body)
-    edits = {"model": msgspec.json.encode(target.model)}
+    changed = edits(fields, target, limits)
     if fields.get("stream") == b"true":
         options = _usage_options(fields.get("stream_options"))
         if options is not None:
-            edits["stream_options"] = options
-    return fields.edit(edits)
+            changed["stream_options"] = options
+    return fields.edit(changed)
 
 
 def refuses(conversation: Conversation) -> tuple[str, ...]:

@@ -226,7 +226,7 @@ def parse_response(body: bytes) -> Sequence[Event]:
     response = decode_answer(_RESPONSE, body)
     if response.error and not bytes(response.output):
         return (read_failure(decode_answer(ANY, body), body),)
-    if not bytes(response.output) and response.status is None:
+    if not bytes(response.output) and not response.status:
         raise UpstreamError("the backend's answer has no output")
     content = read_output(response)
     start = Start(response.id or "", response.model or "")

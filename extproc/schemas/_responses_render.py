@@ -22,6 +22,7 @@ from extproc.core.conversation import (
 from extproc.core.errors import RequestError
 from extproc.schemas import _responses_builtin as builtin
 from extproc.schemas._codec import FOREIGN_ERRORS, label, labels
+from extproc.schemas._passing import edits
 from extproc.schemas._responses_items import BOUND, PART, PART_TYPES
 from extproc.schemas._responses_parse import ENCRYPTED, LOGPROBS
 from extproc.schemas._responses_thoughts import SEAL
@@ -81,19 +82,19 @@ def refuses(conversation: Conversation) -> tuple[str, ...]:
     return labels(refused)
 
 
-def patch_request(body: bytes, target: Target) -> bytes:
-    """Replace the model; all else keeps its bytes, but for reasoning of other providers that this gateway sealed:
-    a Responses backend cannot open it and would refuse the request.
+def patch_request(body: bytes, target: Target, limits: tuple[str, ...]) -> bytes:
+    """Replace the model and the limit; all else keeps its bytes, but for reasoning of other providers that this gateway
+    sealed: a Responses backend cannot open it and would refuse the request.
 
     Raises:
         RequestError: the body is not an object or has a field twice.
     """
     fields = TopLevel(body)
-    edits = {"model": msgspec.json.encode(target.model)}
+    changed = edits(fields, target, limits)
     given = fields.get("input")
     if given is not None and SEAL.encode() in given and (kept := _unsealed(given)) is not None:
-        edits["input"] = kept
-    return fields.edit(edits)
+        changed["input"] = kept
+    return fields.edit(changed)
 
 
 def _unsealed(given: bytes) -> bytes | None:

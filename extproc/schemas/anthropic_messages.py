@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from extproc.core.conversation import Conversation, Event
@@ -14,6 +15,7 @@ from extproc.schemas._problems import read_problem
 from extproc.schemas.base import Rendered, Schema, Target
 from extproc.wire.sse import ServerSentEvent
 
+_PAYLOAD = re.compile(rb'"(?:text|thinking|partial_json)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
 _TELLING = frozenset({b"message_start", b"message_delta", b"message_stop", b"error"})
 
 
@@ -37,8 +39,8 @@ class AnthropicMessages(Schema):
         return render.refuses(conversation)
 
     def patch_request(self, body: bytes, target: Target) -> bytes:
-        """Replace the model; all else keeps its bytes."""
-        return render.patch_request(body, target)
+        """Replace the model and the limit; all else keeps its bytes."""
+        return render.patch_request(body, target, self.limits)
 
     def parse_response(self, body: bytes) -> Sequence[Event]:
         """Parse a whole answer; the last event is Done, or the only one a Failure."""
@@ -65,6 +67,13 @@ class AnthropicMessages(Schema):
         if event.event:
             return event.event in _TELLING
         return b'"message_' in event.data or b'"error"' in event.data
+
+    def text_bytes(self, event: ServerSentEvent) -> int:
+        """The bytes of a delta's text, thinking or tool input, as they are escaped: one event holds several tokens."""
+        if event.event != b"content_block_delta" and (event.event or b'"content_block_delta"' not in event.data):
+            return 0
+        found = _PAYLOAD.search(event.data)
+        return 0 if found is None else found.end(1) - found.start(1)
 
     def parse_error(self, status: int, body: bytes) -> Problem:
         """Read a provider's error answer; never raises."""

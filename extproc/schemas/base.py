@@ -42,6 +42,8 @@ class Target(msgspec.Struct, frozen=True):
     context: int | None = None
     granted: int | None = None
     """The output tokens that were paid for; sent as the limit."""
+    max_tokens_only: bool = False
+    """Whether the last of the schema's `limits`, the oldest, is the one to use: the backend knows no other."""
 
 
 class StreamDecoder(Protocol):
@@ -126,7 +128,8 @@ class ProviderSchema(ABC):
 
     @abstractmethod
     def patch_request(self, body: bytes, target: Target) -> bytes:
-        """Same-schema pass-through: replace only what must change (model; usage reporting of streams)."""
+        """Same-schema pass-through: replace only what must change (model; the granted limit; usage reporting of
+        streams)."""
 
     @abstractmethod
     def parse_response(self, body: bytes) -> Sequence[Event]:

@@ -15,6 +15,7 @@ from extproc.core.errors import Problem, RequestError, UpstreamError
 from extproc.core.usage import Tokens, count
 from extproc.schemas import _prompt as prompts
 from extproc.schemas._codec import ANY, decode, decode_answer, labels, unmapped_fields
+from extproc.schemas._passing import edits
 from extproc.schemas._problems import read_failure
 from extproc.schemas.base import Rendered, Schema, Target
 from extproc.schemas.openai_chat import OpenAIChat
@@ -92,7 +93,8 @@ class Embeddings(Schema):
 
     def patch_request(self, body: bytes, target: Target) -> bytes:
         """Replace the model; all else keeps its bytes."""
-        return TopLevel(body).edit({"model": msgspec.json.encode(target.model)})
+        fields = TopLevel(body)
+        return fields.edit(edits(fields, target, self.limits))
 
     def parse_response(self, body: bytes) -> Sequence[Event]:
         """The tokens of an answer, ending in Done, or in Failure for an error object; raise UpstreamError on

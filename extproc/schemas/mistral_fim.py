@@ -16,6 +16,7 @@ from extproc.schemas import _openai_answers as answers
 from extproc.schemas import _prompt as prompts
 from extproc.schemas._codec import decode, labels, unmapped_fields
 from extproc.schemas._openai_stream import OpenAIStreamParser
+from extproc.schemas._passing import edits
 from extproc.schemas._text_stream import Form, TextStreamRenderer
 from extproc.schemas.base import Rendered, Schema, Target
 from extproc.schemas.openai_chat import OpenAIChat
@@ -94,8 +95,9 @@ class MistralFim(Schema):
         return labels(prompts.refused(conversation) + (["n"] if conversation.n > 1 else []))
 
     def patch_request(self, body: bytes, target: Target) -> bytes:
-        """Replace the model; all else keeps its bytes (usage is always reported)."""
-        return TopLevel(body).edit({"model": msgspec.json.encode(target.model)})
+        """Replace the model and the limit; all else keeps its bytes (usage is always reported)."""
+        fields = TopLevel(body)
+        return fields.edit(edits(fields, target, self.limits))
 
     def parse_response(self, body: bytes) -> Sequence[Event]:
         """Parse a whole answer; the last event is Done, or the only one a Failure."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from extproc.core.conversation import Conversation, Event
 from extproc.core.errors import Problem
 from extproc.schemas import _ollama_answers as answers
 from extproc.schemas import _ollama_render as render
+from extproc.schemas._passing import edits, limit_in_options
 from extproc.schemas._problems import read_problem
 from extproc.schemas.base import ProviderSchema, Rendered, Target
 from extproc.wire.json_splice import TopLevel
@@ -23,6 +22,7 @@ class OllamaChat(ProviderSchema):
     name = "ollama"
     path = "/api/chat"
     content_type = "application/x-ndjson"
+    limits = ()  # its limit stands among its options
 
     def render_request(self, conversation: Conversation, target: Target) -> Rendered:
         """Render a request for a backend of this schema."""
@@ -33,8 +33,12 @@ class OllamaChat(ProviderSchema):
         return render.refuses(conversation)
 
     def patch_request(self, body: bytes, target: Target) -> bytes:
-        """Replace the model; all else keeps its bytes (usage is always reported)."""
-        return TopLevel(body).edit({"model": msgspec.json.encode(target.model)})
+        """Replace the model and the limit; all else keeps its bytes (usage is always reported)."""
+        fields = TopLevel(body)
+        changed = edits(fields, target, self.limits)
+        if target.granted is not None:
+            changed["options"] = limit_in_options(fields.get("options"), target.granted)
+        return fields.edit(changed)
 
     def parse_response(self, body: bytes) -> Sequence[Event]:
         """Parse a whole answer; the last event is Done, or the only one a Failure."""

@@ -40,7 +40,7 @@ class OpenAIChat(Schema):
 
     def patch_request(self, body: bytes, target: Target) -> bytes:
         """Replace the model and make a stream report usage; all else keeps its bytes."""
-        return render.patch_request(body, target)
+        return render.patch_request(body, target, self.limits)
 
     def parse_response(self, body: bytes) -> Sequence[Event]:
         """Parse a whole answer; the last event is Done, or the only one a Failure."""

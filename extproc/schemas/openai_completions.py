@@ -115,7 +115,7 @@ class OpenAICompletions(Schema):
 
     def patch_request(self, body: bytes, target: Target) -> bytes:
         """Replace the model and make a stream report usage; all else keeps its bytes."""
-        return chat.patch_request(body, target)
+        return chat.patch_request(body, target, self.limits)
 
     def parse_response(self, body: bytes) -> Sequence[Event]:
         """Parse a whole answer; the last event is Done, or the only one a Failure."""
@@ -194,11 +194,17 @@ def _parse(body: bytes) -> Conversation:
         stop=prompts.stops(request.stop),
         seed=request.seed,
         n=request.n or 1,
+        best_of=max(request.n or 1, request.best_of or 1) * _prompts(request.prompt),
         user=request.user,
         extras={name: value for name in _EXTRAS if (value := getattr(request, name)) is not None},
         unmapped=labels(unmapped_fields(body, _KNOWN)),
         demands=_demands(request, len(given), ids),
     )
+
+
+def _prompts(prompt: Any) -> int:
+    """How many prompts there are: each is answered."""
+    return max(len(prompt), 1) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
 
 
 def _demands(request: _Request, count: int, ids: bool) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class OpenAIResponses(Schema):
 
     def patch_request(self, body: bytes, target: Target) -> bytes:
         """Replace the model, and leave out reasoning that no Responses backend made; all else keeps its bytes."""
-        return render.patch_request(body, target)
+        return render.patch_request(body, target, self.limits)
 
     def parse_response(self, body: bytes) -> Sequence[Event]:
         """Parse a whole answer; the last event is Done, or a Failure."""

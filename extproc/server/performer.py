@@ -15,14 +15,21 @@ from typing import Protocol
 import msgspec
 
 from extproc.core import events as ev
+from extproc.core.admission import Plan
 from extproc.core.attempt_stage import AttemptStage
-from extproc.core.complexity import Scorer, Shared, score
 from extproc.core.errors import Problem
+from extproc.core.request_stage import RequestStage
 from extproc.ledger.base import LEASE_MS, BeginCode, LedgerUnavailable, RollupRow, Settlement, Treasury
 from extproc.ledger.key_cache import KeyCache
+from extproc.ledger.spool import Spool
 from extproc.money.amounts import Account, BegunCode, Ended
+from extproc.money.purse import Allowance
 from extproc.pb import usage_pb2 as pb
 from extproc.runtime import Runtime
+from extproc.server.board import Board, listed
+from extproc.server.cashier import Cashier, from_purse
+from extproc.server.facts import facts_message
+from extproc.server.mirrors import Mirrors
 from extproc.server.seam import Channel
 from extproc.server.treasurer import Treasurer, true_up
 from extproc.telemetry import metrics
@@ -89,25 +96,18 @@ class Performer:
     """One per worker."""
 
     def __init__(self, runtimes: Runtimes, ledger: Treasury, tracing: Tracing, treasurer: Treasurer,
-                 keys: KeyCache) -> None:
+                 keys: KeyCache, board: Board, mirrors: Mirrors, spool: Spool | None = None) -> None:
         self.runtimes, self._ledger, self._tracing, self._treasurer = runtimes, ledger, tracing, treasurer
-        self._keys = keys
-        self._shared: Shared | None = None
+        self._keys, self.board = keys, board
+        self.cashier = Cashier(ledger, spool, new_id=lambda: bytes.fromhex(new_id()), on_ended=_tell,
+                               clock=lambda: time.time_ns() // 1_000_000)
+        self._beginning: set[tuple[str, int]] = set()  # attempts whose begin has no answer yet
         self._streams: set[Watched] = set()
         self._do: dict[type, Callable[..., None]] = {
             ev.Reserve: self._reserve, ev.Begin: self._begin, ev.End: self._end, ev.Finish: self._finish,
             ev.Count: self._count, ev.Identify: self._identify,
+            ev.Recall: board.recall, ev.Rate: board.rate, ev.Learn: board.learn, ev.Mirror: mirrors.send,
         }
-
-    @property
-    def scorer(self) -> Scorer:
-        """What judges requests by their text under the current configuration."""
-        share = self.runtimes.current.config.routing.smart.complex_share
-        if share is None:
-            return score
-        if self._shared is None or self._shared.share != share:
-            self._shared = Shared(share)
-        return self._shared
 
     def watch(self, stream: Watched) -> None:
         """Keep an eye on a stream until it is over."""
@@ -116,6 +116,7 @@ class Performer:
     def forget(self, stream: Watched) -> None:
         """The stream is over."""
         self._streams.discard(stream)
+        self.board.left(stream)
 
     def perform(self, action: ev.Action, stream: Watched, channel: Channel) -> None:
         """Start what an action asks for; never blocks."""
@@ -133,8 +134,9 @@ class Performer:
             request_id=stream.rid, org=admission.org, team=admission.team, project=admission.project,
             user=admission.user, key=admission.key, route=admission.route, reason=admission.reason,
             model_asked=admission.model, client_schema=admission.schema, stream=admission.stream,
-            admitted_unix_ms=action.admitted,
+            admitted_unix_ms=action.admitted, facts=facts_message(action.decision, action.shadow_of),
         ).SerializeToString()
+        self.board.decided(action, stream.rid, self.runtimes.current)
 
         async def call() -> None:
             rid = bytes.fromhex(stream.rid)
@@ -144,7 +146,7 @@ class Performer:
                 else:
                     reserved = ev.Reserved(await self._ledger.reserve(admission.org, rid, blob))
             except LedgerUnavailable:
-                reserved = ev.Reserved("unavailable")
+                reserved = self._without_store(admission.org, action.plan)
             self._tracing.request(stream.rid, admission, stream.trace, now, time.time_ns() // 1_000_000)
             if reserved.grant is not None and reserved.grant.sweep:
                 channel.later(self._sweep(admission.org))
@@ -152,107 +154,118 @@ class Performer:
 
         channel.later(call())
 
+    def _without_store(self, org: str, plan: Plan | None) -> ev.Reserved:
+        """The answer to a reservation that the store did not take: where a purse bounds what is dispatched, its own."""
+        allowance = _allowance(self.runtimes.current)
+        if plan is None or allowance is None:
+            return ev.Reserved("unavailable")
+        reserved = self.cashier.grant(plan, self._treasurer.offline(org, plan), allowance)
+        _log.warning("the store did not answer a reservation; %s", "the request goes on from this worker's purse"
+                     if reserved.code == "OK" else "the purse has nothing left for the request")
+        return reserved
+
     def _begin(self, action: ev.Begin, stream: Watched, channel: Channel) -> None:
         carried = _carried(stream)
+        self.board.began(stream, action.backend)
         need = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
                           outcome=pb.Attempt.EXPIRED).SerializeToString()
+
+        runtime, row = self.runtimes.of(carried.generation), _row(carried, action.backend, action.model)
+        allowance, key = _allowance(runtime), (carried.rid, action.attempt)
+        self._beginning.add(key)
 
         async def announce() -> BeginCode | BegunCode:
             org, rid = carried.admission.org, bytes.fromhex(carried.rid)
             if action.need is None:
                 return await self._ledger.begin(org, rid, action.attempt, need)
-            row = _row(carried, action.backend, action.model)
             return (await self._ledger.begin(org, rid, action.attempt, need, bound=action.need, row=row)).code
 
         async def call() -> None:
-            code, denies = "unavailable", action.need is not None and self.runtimes.of(carried.generation).denies
-            for pause in BEGIN_RETRIES if denies else BEGIN_RETRIES[-1:]:
+            code, denies = "unavailable", action.need is not None and runtime.denies
+            for pause in () if from_purse(carried) else BEGIN_RETRIES if denies else BEGIN_RETRIES[-1:]:
                 try:
                     code = await announce()
                     break
                 except LedgerUnavailable:
                     await asyncio.sleep(pause)
-            if code == "unavailable" and denies:
-                # Dispatched unannounced, what it costs would be lost with this worker.
-                code = "DENIED"
-                channel.later(self._withdraw(carried, action))
+            running = key in self._beginning  # else its stream is over: nothing is dispatched any more
+            self._beginning.discard(key)
+            if code == "unavailable" and (denies or from_purse(carried) or (allowance and action.need)):
+                # Dispatched unannounced, what it costs would be lost with this worker: unless a purse has money for it,
+                # and its disk a line.
+                if denies or not running or not self.cashier.dispatch(carried, action, row, allowance):
+                    code = "DENIED"
+                    if not from_purse(carried):
+                        channel.later(self._withdraw(carried, action))
+                elif from_purse(carried):
+                    code = "OK"
             stream.hear(ev.Begun(code))
 
         channel.later(call())
 
     async def _withdraw(self, carried: ev.Carried, action: ev.Begin) -> None:
         """End an attempt that is not made: the store may have taken its begin although no answer came."""
-        org, rid = carried.admission.org, bytes.fromhex(carried.rid)
         blob = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
                           outcome=pb.Attempt.FAILED, cost_nano_usd=0).SerializeToString()
-        settlement = Settlement(blob, 0, 0, 0, _row(carried, action.backend, action.model), carried.rid)
-        for pause in END_RETRIES:
-            await asyncio.sleep(pause)
-            try:
-                await self._ledger.end(org, rid, action.attempt, settlement, final=False)
-            except LedgerUnavailable:
-                continue
-            return
+        row = _row(carried, action.backend, action.model)
+        await self.cashier.withdraw(carried, action.attempt, Settlement(blob, 0, 0, 0, row, carried.rid))
 
     def _end(self, action: ev.End, stream: Watched, channel: Channel) -> None:
         carried = _carried(stream)
         now = time.time_ns() // 1_000_000
-        listed = f"{action.backend}/{action.model}" in self.runtimes.of(carried.generation).backends
-        metrics.record(carried, action, listed=listed)
+        runtime = self.runtimes.of(carried.generation)
+        metrics.record(carried, action, listed=f"{action.backend}/{action.model}" in runtime.backends)
+        self.board.ended(carried, action, runtime)
         self._tracing.attempt(carried, action, stream.trace, now)
         _access.info("%s", _line(carried, action))
         settlement = _settlement(carried, action)
-        org = carried.admission.org
-        # What the ledger never admitted is settled under an id of its own, as an orphan: a reservation that the store
-        # executes late, after we gave up on it, then closes unsent and cannot swallow what was used.
-        stray = bytes.fromhex(new_id())
         account = _account(carried, action)
         if carried.taken is not None and action.attempt == 1:
             used = (action.tokens.total_input or 0) + (action.tokens.total_output or 0)
             channel.later(self._treasurer.settle_shared(carried.taken, used))
 
-        async def settle() -> None:
-            rid = bytes.fromhex(carried.rid) if carried.reserved else stray
-            if carried.reserved and not action.begun:
-                need = pb.Attempt(number=action.attempt, outcome=pb.Attempt.EXPIRED).SerializeToString()
-                if await self._ledger.begin(org, rid, action.attempt, need) == "GONE":
-                    rid = stray
-            if account is None:
-                await self._ledger.end(org, rid, action.attempt, settlement, final=action.final)
-                return
-            ended = await self._ledger.end(org, rid, action.attempt, settlement, final=action.final, account=account)
-            _tell(org, ended)
-
-        async def call() -> None:
-            for pause in END_RETRIES:
-                await asyncio.sleep(pause)
-                try:
-                    await settle()
-                except LedgerUnavailable:
-                    continue
-                return
-            _log.error("a settlement was not taken by the store: request %s attempt %d cost %s", carried.rid,
-                       action.attempt, action.cost)
-
-        channel.later(call())
+        self._beginning.discard((carried.rid, action.attempt))
+        channel.later(self.cashier.end(carried, action, settlement, account))
 
     def _finish(self, action: ev.Finish, stream: Watched, channel: Channel) -> None:
         org = action.org
         rid = bytes.fromhex(stream.rid)
+        tried = stream.stage.tried if isinstance(stream.stage, RequestStage) else ()
 
         async def call() -> None:
-            attempts: list[bytes] = []
-            for pause in END_RETRIES[:1] if action.wait else END_RETRIES:
-                await asyncio.sleep(pause)
+            waits = action.wait
+            for pause in END_RETRIES:
+                await self.cashier.delivery.rest(pause)
                 try:
-                    _, attempts = await self._ledger.finish(org, rid)
+                    code, attempts = await self._ledger.finish(org, rid)
                 except LedgerUnavailable:
-                    continue
-                break
-            if action.wait:
-                stream.hear(_finished(attempts))
+                    code, attempts = "", None
+                if waits:  # the client does not wait for the store to come back; what is held does
+                    waits = False
+                    stream.hear(_finished(attempts or []))
+                if attempts is not None:
+                    if action.taken is not None and code == "DONE" and not (attempts or action.attempt):
+                        await self._treasurer.give_back(action.taken)  # it was never sent
+                    # Else no attempt was made, or the client left it, or what there was is not known any more.
+                    if (attempts or code != "DUP") and (action.wait or action.attempt):
+                        self._finished(action, tried, attempts)
+                    return
+                if self.cashier.delivery.ending:
+                    return  # what is held is given back when its lease ends
 
         channel.later(call())
+
+    def _finished(self, action: ev.Finish, tried: tuple[str, ...], attempts: list[bytes]) -> None:
+        """No further attempt can come: those that never said a word have failed."""
+        runtime = self.runtimes.current
+        told: dict[int, tuple[str, bool]] = {}
+        for attempt in map(pb.Attempt.FromString, attempts):
+            place = tried[attempt.number - 1 : attempt.number]
+            told[attempt.number] = (listed(runtime, attempt.backend, attempt.model_used) if attempt.backend else
+                                    place[0] if place else "", True)
+        if action.attempt:
+            told[action.attempt] = (listed(runtime, *action.backend.split("/", 1)), True)
+        self.board.finished(tried, told, answered=bool(action.attempt))
 
     def _identify(self, action: ev.Identify, stream: Watched, channel: Channel) -> None:
         async def call() -> None:
@@ -314,10 +327,17 @@ class Performer:
     async def _renew(self) -> None:
         rids: dict[str, set[str]] = {}
         for stream in self._streams:
-            if isinstance(stream.stage, AttemptStage) and stream.stage.carried is not None:
-                rids.setdefault(stream.stage.carried.admission.org, set()).add(stream.rid)
+            # Both stages: a request that waits for Envoy to make its attempt has no attempt yet.
+            if isinstance(stream.stage, AttemptStage | RequestStage) and (carried := stream.stage.carried) is not None:
+                rids.setdefault(carried.admission.org, set()).add(carried.rid)
         for org, ids in rids.items():
             await self._ledger.renew(org, [bytes.fromhex(rid) for rid in ids])
+
+
+def _allowance(runtime: Runtime) -> Allowance | None:
+    """What may be dispatched without the store; None: there is no purse."""
+    allow = runtime.config.money.allow
+    return None if allow is None else Allowance(round(allow.usd * 10**9), allow.requests, int(allow.for_ * 1000))
 
 
 def _carried(stream: Watched) -> ev.Carried:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
+from extproc.core.events import Event
+
 MAX_ANSWER = 62_000
 """Bytes of body one streamed answer may carry (Envoy's own bound for full-duplex answers)."""
 
@@ -22,6 +24,14 @@ class Channel(Protocol):
 
     def reply(self, answers: list[bytes]) -> None:
         """Send answers that no message caused."""
+        ...
+
+
+class Heard(Protocol):
+    """A stream that takes events no message caused."""
+
+    def hear(self, event: Event) -> None:
+        """Give the stage an event."""
         ...
 
 

@@ -97,7 +97,8 @@ def opener(performer: Performer):
             stage = AttemptStage(performer.runtimes.of)
         else:
             rid = new_id()
-            stage = RequestStage(performer.runtimes.current, rid, performer.scorer)
+            runtime = performer.runtimes.current
+            stage = RequestStage(runtime, rid, performer.board.view(runtime))
         stream = StageStream(stage, rid, performer, channel, metadata.get("traceparent", ""))
         performer.watch(stream)
         return stream

@@ -11,31 +11,39 @@ import msgspec
 
 from extproc.core.admission import Plan, Shared, entries_for, table_of
 from extproc.core.events import Reserved
-from extproc.ledger.base import LedgerUnavailable, Treasury
+from extproc.ledger.base import LedgerUnavailable, Mark, Treasury
+from extproc.ledger.seen import Seen
 from extproc.money import tables
-from extproc.money.amounts import Ask, Grant, RateLimit, TrueUp
+from extproc.money.amounts import Ask, Grant, RateLimit, TrueUp, Unit
 from extproc.money.tables import Table
 from extproc.runtime import Runtime
 
 _log = logging.getLogger("extproc.budgets")
 TRIES = 4
 """How often a reservation is asked for anew with a fresher table or clock."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks at how far the records of an org are."""
 
 
 class _Book(msgspec.Struct):
-    """What a worker knows of an org's table. `seen`: it was there once, so that its absence is a loss."""
+    """What a worker knows of an org's table; and of the store, when it looked last."""
 
     epoch: int = 0
     table: Table = Table(0)
-    seen: bool = False
+    connections: int = -1
+    look_at: float = 0.0
+    ripe: Mark = Mark()
+    ripe_at: float = 0.0
 
 
 class Treasurer:
     """One per worker."""
 
-    def __init__(self, ledger: Treasury, runtime: Runtime, generation: int, seen: Path | None = None) -> None:
-        """`seen`: the file that remembers for which orgs this store had a table, beyond this process."""
-        self._ledger, self._seen = ledger, seen
+    def __init__(self, ledger: Treasury, runtime: Runtime, generation: int, seen: Path | None = None,
+                 may_lose_ms: int = 0) -> None:
+        """`seen`: the file that remembers what this store had, beyond this process. `may_lose_ms`: of its records, when
+        it fails over."""
+        self._ledger, self._seen, self._may_lose = ledger, Seen(seen), may_lose_ms
         self._own = self._table(runtime, generation)
         self._books: dict[str, _Book] = {}
         self._ahead = 0  # ms that the store's clock is ahead of ours
@@ -53,8 +61,7 @@ class Treasurer:
 
     async def reserve(self, org: str, rid: bytes, blob: bytes, plan: Plan) -> Reserved:
         """Reserve what a plan asks for, in the windows of the store's clock; raise LedgerUnavailable."""
-        book = self._books.get(org) or self._books.setdefault(org, _Book(seen=self._remembered(org)))
-        grant = Grant("EMPTY", 0)
+        book = self._books.get(org) or self._books.setdefault(org, _Book())
         ask = Ask(0)
         for _ in range(TRIES):
             if book.epoch == 0 and not await self._load(org, book):
@@ -68,11 +75,23 @@ class Treasurer:
                     book.epoch = 0
                 case "WINDOW":
                     self._ahead = grant.time_ms - time.time_ns() // 1_000_000
+                case "OK" if not await self._in_order(org, book):
+                    await self._ledger.finish(org, rid)  # of a store that went back, and did not tell before
+                    return Reserved("EMPTY", Grant("EMPTY", self._now()), ask)
                 case "OK":
                     return await self._shared(Reserved("OK", grant, ask), plan)
                 case "GONE" | "LIMIT" | "BUDGET" | "LOG_FULL":
                     return Reserved(grant.code, grant, ask)
-        return Reserved("EMPTY", grant, ask)
+        # The store's clock or its table changes faster than we can follow.
+        return Reserved("EMPTY", Grant("EMPTY", self._now()), ask)
+
+    def offline(self, org: str, plan: Plan) -> Ask:
+        """The budgets of a plan by what is known without the store: the table it had, else our own. The epoch is 0."""
+        book = self._books.get(org)
+        table = book.table if book is not None and book.table.generation else self._own
+        now = self._now()
+        budgets = tuple(entry.at(now) for entry in entries_for(table, plan.who) if entry.unit is not Unit.CONCURRENT)
+        return Ask(0, budgets, (), plan.options)
 
     def _now(self) -> int:
         return time.time_ns() // 1_000_000 + self._ahead
@@ -80,12 +99,14 @@ class Treasurer:
     async def _load(self, org: str, book: _Book) -> bool:
         """Take the table in force, or put our own in force where it is newer; False when the store has lost it."""
         async with self._loading:
+            if not await self._in_order(org, book):
+                return False
             for _ in range(TRIES):
                 if book.epoch:
                     return True
                 epoch, blob = await self._ledger.table(org)
                 stored = tables.decode(blob) if epoch else None
-                if stored is None and book.seen:
+                if stored is None and self._seen.had_table(org):
                     _log.critical("the budget table of %s is gone from the store: it has lost its data", org)
                     return False
                 if stored is not None and (stored.entries == self._own.entries
@@ -103,17 +124,35 @@ class Treasurer:
 
     def _in_force(self, org: str, book: _Book, epoch: int, table: Table) -> None:
         book.epoch, book.table = epoch, table
-        if not book.seen:
-            book.seen = True
-            if self._seen is not None:
-                with self._seen.open("a", encoding="utf-8") as file:
-                    file.write(f"{org}\n")
+        self._seen.note_table(org)
 
-    def _remembered(self, org: str) -> bool:
-        """Whether this store had a table of the org before this process: then its absence means lost data."""
-        if self._seen is None or not self._seen.is_file():
-            return False
-        return org in self._seen.read_text("utf-8").splitlines()
+    async def _in_order(self, org: str, book: _Book) -> bool:
+        """Whether the store has all records that it was seen to have; asked on each new connection, and now and then.
+
+        A table younger than the last record seen was put in force by an operator, on a store that was made anew.
+        """
+        now = time.monotonic()
+        if book.connections == self._ledger.connections and now < book.look_at:
+            return True
+        if book.connections != self._ledger.connections:
+            self._seen.refresh()
+        seen = self._seen.last(org)
+        last, lost = await self._ledger.standing(org, seen)
+        if lost:
+            epoch, _ = await self._ledger.table(org)
+            if epoch <= seen.ms:
+                book.epoch = 0
+                _log.critical("a record of %s, %d-%d, is gone from the store: it has gone back to older data; use: "
+                              "extproc budgets rebuild --force", org, seen.ms, seen.number)
+                return False
+            _log.warning("the budgets of %s were put in force on a store that was made anew", org)
+            self._seen.note_again(org, last)
+        elif self._may_lose == 0 or now >= book.ripe_at:
+            # Where a fail-over may lose the last records, only what is older counts as seen.
+            self._seen.note(org, last if self._may_lose == 0 else book.ripe)
+            book.ripe, book.ripe_at = last, now + self._may_lose / 1000
+        book.connections, book.look_at = self._ledger.connections, now + LOOK_EVERY
+        return True
 
     async def _shared(self, reserved: Reserved, plan: Plan) -> Reserved:
         """Take the limits of the first backend of the granted chain that has room."""
@@ -136,7 +175,13 @@ class Treasurer:
 
     async def settle_shared(self, shared: Shared, tokens: int) -> None:
         """Correct what a request took of a backend's limits to what it used."""
-        ups = tuple(true_up(limit, tokens) for limit in shared.limits)
+        await self._correct(shared, tuple(true_up(limit, tokens) for limit in shared.limits))
+
+    async def give_back(self, shared: Shared) -> None:
+        """Give back all that a request took of a backend's limits: it was never sent."""
+        await self._correct(shared, tuple(TrueUp.of(limit, 0) for limit in shared.limits))
+
+    async def _correct(self, shared: Shared, ups: tuple[TrueUp, ...]) -> None:
         try:
             await self._ledger.give_back(shared.scope, ups)
         except LedgerUnavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -18,9 +19,14 @@ from extproc.config import ConfigError, load
 from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.keys import KeyStore
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.ledger.spool import Spool
 from extproc.prices import catalogue
 from extproc.runtime import Detected, Runtime
+from extproc.server.board import Board
+from extproc.server.count import workers
+from extproc.server.mirrors import Mirrors
 from extproc.server.performer import Performer, Runtimes
+from extproc.server.stores import at
 from extproc.server.stream import opener
 from extproc.server.transport_grpc import GrpcTransport
 from extproc.server.treasurer import Treasurer
@@ -29,6 +35,8 @@ from extproc.up.detected import read
 
 _log = logging.getLogger("extproc")
 GRACE = 5.0
+MAY_LOSE_MS = 10_000
+"""Records that a fail-over may lose without that the store counts as gone back."""
 
 
 def compile_runtime(path: Path, folder: Path | None = None, detected: Mapping[str, Detected] | None = None) -> Runtime:
@@ -42,44 +50,62 @@ def compile_runtime(path: Path, folder: Path | None = None, detected: Mapping[st
     return Runtime(load(path, folder=folder), lambda provider, model: catalogue(provider, model, day), detected)
 
 
-async def run(config: Path, address: str, redis_url: str, folder: Path, seen: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. `seen`: the file that remembers which budget tables the store had."""
+async def run(config: Path, address: str, redis_url: str, folder: Path, seen: Path | None = None,
+              spooled: Path | None = None, store: str = "") -> None:
+    """Serve until SIGTERM or SIGINT. `seen`: the file that remembers what the store had; `spooled`: the folder of
+    settlements that it did not take, under its name `store`."""
     runtime = compile_runtime(config, folder, read(config))
     runtimes = Runtimes(runtime)
     telemetry = runtime.config.telemetry
     tracing = Tracing(telemetry.otlp_endpoint, telemetry.service_name)
     ledger = RedisTreasury(redis_url, wait=runtime.config.money.wait)
-    treasurer = Treasurer(ledger, runtime, changed_at(config), seen)
-    performer = Performer(runtimes, ledger, tracing, treasurer, KeyCache(KeyStore(ledger.door)))
+    money = runtime.config.money
+    may_lose = MAY_LOSE_MS if money.wait != 0 or redis_url.startswith(("redis+cluster:", "rediss+cluster:")) else 0
+    treasurer = Treasurer(ledger, runtime, changed_at(config), seen, may_lose)
+    spool = None if spooled is None else Spool(spooled, store, money.spool_limit)
+    board = Board(runtime, at(ledger.door, runtime.config.explain.per_second), workers(runtime.config.workers))
+    mirrors = Mirrors(os.environ.get("EXTPROC_LISTEN", runtime.config.listen), runtime.config.failover.answer_timeout)
+    performer = Performer(runtimes, ledger, tracing, treasurer, KeyCache(KeyStore(ledger.door)), board, mirrors,
+                          spool)
+    delivery = performer.cashier.delivery
+    if spool is not None:
+        await delivery.inherit(spool)
     transport = GrpcTransport(opener(performer), address, runtime.config.max_body + (1 << 20))
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, runtimes, treasurer, config, folder)
     await transport.start()
-    watch = asyncio.create_task(performer.run_watch())
-    watch.add_done_callback(lambda task: _watch_ended(task, stop))
+    tasks = [asyncio.create_task(work) for work in (performer.run_watch(), board.run(), delivery.run())]
+    for task in tasks:
+        task.add_done_callback(lambda task: _watch_ended(task, stop))
     textmodel.load()  # before traffic: reading its weights takes a tenth of a second
     gc.collect()
     gc.freeze()  # what is loaded stays: the collector need not look at it again
     print("ready", flush=True)
     await stop.wait()
+    delivery.hurry()
     await transport.stop(GRACE)
-    watch.cancel()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await mirrors.close()
     await ledger.close()
+    delivery.close()
     tracing.shutdown()
 
 
 def _watch_ended(task: asyncio.Task[None], stop: asyncio.Event) -> None:
-    """Without its watch a worker would hold silent streams and dead leases for ever: it ends and is started anew."""
+    """Without its watch a worker would hold silent streams and dead leases for ever, without its board it would not
+    know of the others: it ends and is started anew."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("the watch of this worker failed; the worker ends", exc_info=error)
         stop.set()
 
 
 def changed_at(config: Path) -> int:
-    """When a configuration was written, in seconds: the generation of its budgets where it names none."""
-    return int(config.stat().st_mtime)
+    """When a configuration was written, in ms: the generation of its budgets where it names none."""
+    return config.stat().st_mtime_ns // 1_000_000
 
 
 def _reload(runtimes: Runtimes, treasurer: Treasurer, config: Path, folder: Path) -> None:
@@ -94,12 +120,16 @@ def _reload(runtimes: Runtimes, treasurer: Treasurer, config: Path, folder: Path
 
 
 def main() -> None:
-    """`python -m extproc.server.worker CONFIG ADDRESS REDIS_URL FOLDER SEEN`, as the supervisor starts it."""
+    """`python -m extproc.server.worker CONFIG ADDRESS FOLDER SEEN SPOOL STORE`, as the supervisor does.
+
+    The store's address is in EXTPROC_REDIS_URL: it may have a password, and command lines are not secret.
+    """
     # The canonical line needs none of what the logging module gathers for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    config, address, redis_url, folder, seen = sys.argv[1:6]
-    uvloop.run(run(Path(config), address, redis_url, Path(folder), Path(seen)))
+    config, address, folder, seen, spool, store = sys.argv[1:7]
+    spooled = Path(spool) if spool else None
+    uvloop.run(run(Path(config), address, os.environ["EXTPROC_REDIS_URL"], Path(folder), Path(seen), spooled, store))
 
 
 if __name__ == "__main__":

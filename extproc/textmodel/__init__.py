@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from extproc.textmodel.model import CLOUD_PRIOR, LOCAL_PRIOR, TASKS, Part, Prior, Reading, TextModel, load
-from extproc.textmodel.share import ShareTracker
 
-__all__ = ["CLOUD_PRIOR", "LOCAL_PRIOR", "TASKS", "Part", "Prior", "Reading", "ShareTracker", "TextModel", "load"]
+__all__ = ["CLOUD_PRIOR", "LOCAL_PRIOR", "TASKS", "Part", "Prior", "Reading", "TextModel", "load"]

@@ -6,7 +6,9 @@ of any stretch of text is a difference of two prefix sums of a polynomial, taken
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -134,24 +136,24 @@ def _once(rows: Index) -> Index:
     last = np.empty(1 << BITS, dtype=np.int16)
     count = np.arange(len(rows), dtype=np.int16)
     last[rows] = count
-    return np.flatnonzero(last[rows] == count)
+    return (last[rows] == count).nonzero()[0]
 
 
 def _facts(ask: str, codes: npt.NDArray[np.uint32], folded: Ints, classes: npt.NDArray[np.uint8], words: int) -> Floats:
     """Counts as logarithms and shares; an ask longer than the window has its true length counted."""
     size = max(len(codes), 1)
-    counts = np.bincount(folded[folded < 128].astype(np.intp), minlength=128)
+    counts = np.bincount(np.minimum(folded, 128).view(np.intp), minlength=129)
     end = ask[-64:].rstrip()[-1:]
-    ascii_size = int(counts.sum())
+    ascii_size = len(codes) - int(counts[128])
     head = np.array(
         [
-            np.log1p(len(ask)),
-            np.log1p(words),
+            math.log1p(len(ask)),
+            math.log1p(words),
             size / (words + 1.0) / 6.0,
             np.count_nonzero((codes >= 65) & (codes <= 90)) * 8.0 / size,
             1.0 - ascii_size / size,
             np.count_nonzero(classes == _SINGLE) / size,
-            np.log1p(counts[10]),
+            math.log1p(counts[10]),
             end in ("?", "？"),
             not (end.isalnum() or end in _ENDS_SENTENCE),
             end.isalnum(),
@@ -169,7 +171,7 @@ def _bounds(classes: npt.NDArray[np.uint8]) -> tuple[Index, Index, npt.NDArray[n
     edge[0] = edge[-1] = True
     edge[1:-1] = (classes[1:] != classes[:-1]) | (classes[1:] == _SINGLE)
     first = edge[:-1] & inside
-    return np.flatnonzero(first), np.flatnonzero(edge[1:] & inside) + 1, first
+    return first.nonzero()[0], (edge[1:] & inside).nonzero()[0] + 1, first
 
 
 def extract(ask: str) -> Features:
@@ -184,15 +186,15 @@ def extract(ask: str) -> Features:
     if not len(starts):
         return Features(text, starts, ends, _EMPTY, _EMPTY, np.zeros(GROUPS + 1, dtype=np.intp), facts)
     prefix = np.zeros(len(codes) + 1, dtype=np.uint64)
-    np.cumsum(folded * _POWER[: len(codes)], out=prefix[1:])
+    (folded * _POWER[: len(codes)]).cumsum(out=prefix[1:])
     unigrams = (prefix[ends] - prefix[starts]) * _INVERSE[starts]
     pairs = (unigrams[:-1] * _PAIR) ^ unigrams[1:]
-    edges = np.concatenate((unigrams[:EDGE] ^ _FIRST, unigrams[-EDGE:] ^ _LAST))
+    first_words, last_words = unigrams[:EDGE] ^ _FIRST, unigrams[-EDGE:] ^ _LAST
     grams = (prefix[GRAM:] - prefix[:-GRAM]) * _INVERSE[: max(len(codes) - GRAM + 1, 0)] ^ _GRAM
-    owner = np.maximum(np.cumsum(first) - 1, 0)[GRAM // 2 : GRAM // 2 + len(grams)]
+    owner = np.maximum(first.cumsum() - 1, 0)[GRAM // 2 : GRAM // 2 + len(grams)]
     count = np.arange(len(starts))
-    rows = _row(np.concatenate((unigrams, pairs, edges, grams)))
+    rows = _row(np.concatenate((unigrams, pairs, first_words, last_words, grams)))
     words = np.concatenate((count, count[:-1], count[:EDGE], count[-EDGE:], owner))
     once = _once(rows)
-    marks = np.cumsum((0, len(unigrams), len(pairs), len(edges), len(grams)))
-    return Features(text, starts, ends, rows[once], words[once], np.searchsorted(once, marks), facts)
+    marks = (0, *accumulate((len(unigrams), len(pairs), len(first_words) + len(last_words), len(grams))))
+    return Features(text, starts, ends, rows[once], words[once], once.searchsorted(marks), facts)

@@ -11,6 +11,7 @@ import math
 import struct
 import zlib
 from functools import lru_cache
+from operator import mul
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,9 +50,14 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     knowledge: float
     chat: float
 
-    def rates(self) -> Floats:
+    def rates(self) -> tuple[float, ...]:
         """Rates in the order of `TASKS`."""
-        return np.array([getattr(self, task) for task in TASKS], dtype=np.float32)
+        return _rates(self)
+
+
+@lru_cache(maxsize=256)
+def _rates(prior: Prior) -> tuple[float, ...]:
+    return tuple(getattr(prior, task) for task in TASKS)
 
 
 LOCAL_PRIOR = Prior(
@@ -102,6 +108,14 @@ class Reading(NamedTuple):
     """Logit of the hard tier; 0 is even."""
     why: tuple[str, ...]
     """The task, then the words and facts that decided it. Only words of the model's own vocabulary are ever named."""
+    tasks: tuple[float, ...]
+    """Probability of each of `TASKS`."""
+    shifts: tuple[float, float]
+    """What the graded heads add to the odds of a local and of a cloud backend."""
+
+    def chance(self, prior: Prior, *, cloud: bool) -> float:
+        """How likely a backend with this prior does the ask well, 0 to 1."""
+        return _chance(self.tasks, self.hard, self.shifts, prior, cloud=cloud)
 
 
 class TextModel:
@@ -124,7 +138,6 @@ class TextModel:
         self._group = np.array(header["weights"], dtype=np.float32)
         self._names: list[str] = header["facts"]
         self._words: frozenset[str] = frozenset(header["words"])
-        self._local, self._cloud = LOCAL_PRIOR.rates(), CLOUD_PRIOR.rates()
         self.version: str = header["version"]
         self.sha256: str = header["sha256"]
         self.report: dict[str, Any] = header["report"]
@@ -133,29 +146,24 @@ class TextModel:
         """Read the last human ask; any string will do. Priors say what the two backends are good at."""
         seen = extract(ask)
         rows, shares, facts = self._values(seen)
-        logits = shares @ rows + facts @ self._fact_weights + self._bias
-        tasks = np.exp(logits[: len(TASKS)] - logits[: len(TASKS)].max())
-        tasks /= tasks.sum()
-        first = int(tasks.argmax())
-        hard = min(max(float(logits[HARD]), -HARD_LIMIT), HARD_LIMIT)
-        graded = float(tasks[GRADED[0]] + tasks[GRADED[1]])
-        p_local = _odds(
-            float(tasks @ (local.rates() if local else self._local)), graded * float(logits[LOCAL]), HARD_LOCAL * hard
-        )
-        p_cloud = _odds(
-            float(tasks @ (cloud.rates() if cloud else self._cloud)), graded * float(logits[CLOUD]), HARD_CLOUD * hard
-        )
-        rates = tasks.copy()
-        rates[first] = -1.0
-        contrast = rows[:, first] - rows[:, int(rates.argmax())]
+        logits = (shares @ rows + facts @ self._fact_weights + self._bias).tolist()
+        tasks = _softmax(logits[: len(TASKS)])
+        first, second = sorted(range(len(TASKS)), key=tasks.__getitem__, reverse=True)[:2]
+        graded = tasks[GRADED[0]] + tasks[GRADED[1]]
+        shifts = graded * logits[LOCAL], graded * logits[CLOUD]
+        contrast = shares * (rows[:, first] - rows[:, second])
+        p_local = _chance(tasks, logits[HARD], shifts, local or LOCAL_PRIOR, cloud=False)
+        p_cloud = _chance(tasks, logits[HARD], shifts, cloud or CLOUD_PRIOR, cloud=True)
         return Reading(
             TASKS[first],
-            float(tasks[first]),
+            tasks[first],
             p_local,
             p_cloud,
             p_cloud - p_local,
-            float(logits[HARD]),
-            (f"{TASKS[first]} {tasks[first]:.2f}", *self._telling(seen, shares * contrast)),
+            logits[HARD],
+            (f"{TASKS[first]} {tasks[first]:.2f}", *self._telling(seen, contrast)),
+            tasks,
+            shifts,
         )
 
     def logits(self, ask: str) -> dict[str, float]:
@@ -178,25 +186,41 @@ class TextModel:
         return tuple(sorted((Part(n, w) for n, w in pieces.items()), key=lambda part: -abs(part.weight)))
 
     def _values(self, seen: Features) -> tuple[Floats, Floats, Floats]:
-        sizes = np.diff(seen.marks)
-        shares = np.repeat(self._group / np.sqrt(np.maximum(sizes, 1)), sizes).astype(np.float32)
+        sizes = seen.marks[1:] - seen.marks[:-1]
+        shares = (self._group / np.sqrt(np.maximum(sizes, 1))).astype(np.float32).repeat(sizes)
         # A text without a word says nothing: its punctuation must not make a confident guess.
         limit = self._limit if len(seen.starts) else 0.0
-        facts = np.clip((seen.facts - self._mean) * self._scale, -limit, limit)
+        facts = np.minimum(np.maximum((seen.facts - self._mean) * self._scale, -limit), limit)
         return self._table.take(seen.rows, axis=0), shares, facts
 
     def _telling(self, seen: Features, weights: npt.NDArray[np.floating[Any]]) -> list[str]:
         if not len(seen.starts):
             return []
         by_word = np.bincount(seen.words, weights=weights, minlength=len(seen.starts))
-        best = np.argsort(by_word)[::-1][: 3 * NAMED]
-        names = [name for i in best.tolist() if by_word[i] > 0 and (name := self._name(seen, i))]
-        return [f"+{name}" for name in dict.fromkeys(names)][:NAMED]
+        names: list[str] = []
+        for word in by_word.argsort()[: -3 * NAMED - 1 : -1].tolist():
+            if len(names) == NAMED or by_word[word] <= 0:
+                break
+            if (name := f"+{self._name(seen, word)}") not in ("+", *names):
+                names.append(name)
+        return names
 
     def _name(self, seen: Features, word: int) -> str:
         """Name a word when the vocabulary has it: a secret in a prompt is never repeated."""
         text = seen.text[seen.starts[word] : seen.ends[word]].lower()
         return text if text in self._words else ""
+
+
+def _softmax(logits: list[float]) -> tuple[float, ...]:
+    top = max(logits)
+    odds = [math.exp(logit - top) for logit in logits]
+    total = sum(odds)
+    return tuple([one / total for one in odds])
+
+
+def _chance(tasks: tuple[float, ...], hard: float, shifts: tuple[float, float], prior: Prior, *, cloud: bool) -> float:
+    hard = min(max(hard, -HARD_LIMIT), HARD_LIMIT)
+    return _odds(sum(map(mul, tasks, prior.rates())), shifts[cloud], (HARD_CLOUD if cloud else HARD_LOCAL) * hard)
 
 
 def _odds(rate: float, outcome: float, hard: float) -> float:

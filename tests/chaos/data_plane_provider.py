@@ -171,6 +171,8 @@ class Provider:
 
 def _abort(writer: asyncio.StreamWriter) -> None:
     """Send RST instead of FIN."""
+    if writer.transport.is_closing():  # the gateway was faster
+        return
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

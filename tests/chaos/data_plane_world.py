@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import re
 import signal
@@ -13,18 +14,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from extproc.config import parse
 from extproc.core.admission import table_of
 from extproc.core.bound import bound_of, need
+from extproc.ledger.access import WORKER
 from extproc.ledger.cluster import slot_of
 from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.runtime import Runtime
 from extproc.schemas import CLIENTS
 from tests.chaos.data_plane_provider import PRICES
 from tests.contract.ledger_servers import Cluster, Node, Server, binary
+from tests.contract.secure_servers import Secure
 from tests.data_plane.conftest import free_port
 
 TEAMS = {"rich": 30, "poor": 18, "minute": 12, "tokens": 12, "few": 8, "crowd": 10, "plain": 10}
@@ -48,8 +52,8 @@ def secret(team: str) -> str:
     return f"gw-{team}"
 
 
-def configuration(requests: int, ports: dict[str, int], provider: int, store: str) -> str:
-    """A gateway.yaml whose budgets suit so many requests."""
+def configuration(requests: int, ports: dict[str, int], provider: int, store: str, *, replicas: bool = False) -> str:
+    """A gateway.yaml whose budgets suit so many requests. `replicas`: the store fails over."""
 
     def backend(name: str, schema: str, model: str) -> str:
         base = f"http://127.0.0.1:{provider}/{name}" + ("" if schema == "anthropic" else "/v1")
@@ -83,6 +87,7 @@ def configuration(requests: int, ports: dict[str, int], provider: int, store: st
         f"  - {{for: {{team: few}}, requests: {int(part('few', 0.4))}, per: total}}",
         '  - {for: {user: "*"}, usd: 1000, per: week, time_zone: Europe/Berlin}', "limits:",
         "  - {for: {team: crowd}, concurrent: 8}",
+        *(["money: {wait: auto}"] if replicas else []),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -119,16 +124,25 @@ def _bound(schema: str, body: bytes):
 
 
 class Place:
-    """A store that can be broken. `embedded`: the gateway's own; its supervisor starts it again."""
+    """A store that can be broken. `embedded`: the gateway's own; its supervisor starts it again.
+
+    `url`: for the gateway; `inner`: for those who watch, with all rights.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._own: Server | Cluster | None = None
+        self._secure: Secure | None = None
         if kind == "redis":
             self._own = Server("redis" if binary("redis") else "valkey")
         elif kind == "cluster":
             self._own = Cluster()
-        self.url = "embedded" if self._own is None else self._own.url
+        elif kind == "tls":
+            self._folder = tempfile.TemporaryDirectory(prefix="tls-")
+            self._secure = Secure("redis" if binary("redis") else "valkey", Path(self._folder.name), WORKER)
+            self._own = self._secure.server
+        self.inner = "embedded" if self._own is None else self._own.url
+        self.url = self.inner if self._secure is None else self._secure.url()
         self._dead: Node | None = None
 
     async def strike(self, gateway: Gateway) -> str:
@@ -151,7 +165,10 @@ class Place:
 
     def remove(self) -> None:
         """End what was started."""
-        if self._own is not None:
+        if self._secure is not None:
+            self._secure.remove()
+            self._folder.cleanup()
+        elif self._own is not None:
             self._own.remove()
 
 
@@ -188,8 +205,20 @@ class Gateway:
     def store_url(self, place: Place) -> str:
         """Where the ledger is."""
         if place.url != "embedded":
-            return place.url
+            return place.inner
         return (self._root / "state" / "gateway-0" / "store.url").read_text()
+
+    def answers(self) -> Counter[str]:
+        """What Envoy says of its own answers and of streams that broke: status, flags, details."""
+        found: Counter[str] = Counter()
+        for line in (self._root / "state" / "gateway-0" / "logs" / "envoy.log").read_text(errors="replace").splitlines():
+            try:
+                told = json.loads(line)
+            except ValueError:  # its other log, or a line that the two share
+                continue
+            if told.get("event") == "access" and (told.get("flags") not in (None, "-") or told.get("status", 0) == 502):
+                found[f"envoy {told['status']} {told['flags']} {told['details']}"[:90]] += 1
+        return found
 
     def complaints(self) -> list[str]:
         """What workers wrote that no chaos excuses: settlements given up, and exceptions that nobody caught."""
@@ -210,7 +239,7 @@ async def running(text: str, place: Place, port: int) -> AsyncIterator[Gateway]:
         root = Path(folder)
         (root / "gateway.yaml").write_text(text)
         environment = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY") and k != "REDIS_URL"}
-        if place.kind == "cluster":
+        if place.kind in ("cluster", "tls"):
             environment["REDIS_URL"] = place.url
         log = root / "up.log"
         with log.open("wb") as out:

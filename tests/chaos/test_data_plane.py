@@ -12,7 +12,7 @@ import pytest
 from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.pb import usage_pb2 as pb
 from tests.chaos.data_plane import Chaos, missing, report
-from tests.chaos.data_plane_judge import Facts, Judge
+from tests.chaos.data_plane_judge import Facts, Judge, in_words
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +83,32 @@ def over(facts: Facts) -> None:
     facts.windows[0] = msgspec.structs.replace(facts.windows[0], spent=facts.windows[0].limit + 1)
 
 
-@pytest.mark.parametrize("lie", [dearer, forgotten, twice, cheaper, halved, given, swapped, over])
+def foreign(facts: Facts) -> None:
+    """A client gets an error in words that its library cannot read."""
+    one = next(one for one in facts.tries.values() if one.outcome == "error")
+    one.strange = "upstream connect error"
+
+
+@pytest.mark.parametrize(("body", "anthropic", "good"), [
+    (b'{"type":"error","error":{"type":"api_error","message":"m"}}', True, True),
+    (b'{"type":"error","error":{"type":"api_error","message":"m"}}', False, False),
+    (b'{"error":{"type":"server_error","message":"m","param":null,"code":"c"}}', False, True),
+    (b'{"error":{"type":"server_error","message":"m","param":null,"code":"c"}}', True, False),
+    (b"upstream connect error", False, False), (b"", True, False), (b'{"error":"m"}', False, False), (b"[1]", True, False),
+])
+def test_the_words_of_a_client(body: bytes, anthropic: bool, good: bool) -> None:
+    """An error counts as in the client's words only where its own library could read it."""
+    assert in_words(body, anthropic=anthropic) is good
+
+
+@pytest.mark.parametrize("lie", [dearer, forgotten, twice, cheaper, halved, given, swapped, over, foreign])
 def test_a_wrong_book_is_noticed(played: tuple[Chaos, Facts], lie: Callable[[Facts], None]) -> None:
     """The judge fails when one fact of the same run is changed."""
     facts = played[1]
     changed = copy.copy(facts)
     changed.bill = [copy.copy(entry) for entry in facts.bill]
     changed.windows = list(facts.windows)
+    changed.tries = {marker: copy.copy(one) for marker, one in facts.tries.items()}
     changed.records = []
     for record in facts.records:
         own = pb.UsageRecord()

@@ -59,8 +59,9 @@ def test_urls() -> None:
     assert isinstance(many, ClusterLink)
     assert many._seeds == [("h1", 7001), ("h2", 7002)]  # pyright: ignore
     link = many._link(("h9", 9))  # pyright: ignore
-    assert (link._options["host"], link._options["port"], link._options["username"]) == ("h9", 9, "u")  # pyright: ignore
-    assert link._options["connection_class"].__name__ == "SSLConnection"  # pyright: ignore
+    address = link._address  # pyright: ignore
+    assert (address.host, address.port, address.user, address.password) == ("h9", 9, "u", "p")
+    assert address.tls is not None
 
 
 async def test_all_primaries_serve(cluster: Cluster) -> None:

@@ -559,3 +559,55 @@ def test_encoded_table_of_another_version(store: Server, org: str, tmp_path: Pat
     """A table that cannot be read is not overwritten."""
     on(store, lambda treasury: treasury.publish(org, encode(table_of([], [], 1))[:-1] + b"\xc1", 0, {}))
     assert "another version" in budgets(store, "publish", gateway(tmp_path, org), code=1)
+
+
+# ---------------------------------------------------------------------------------------- all orgs at once
+
+
+def lines_of(store: Server, command: str, config: Path, *more: str | Path, code: int = 0) -> list[str]:
+    """Run a command for all orgs and return what it told, without what other tests' orgs in the store are told."""
+    return run("budgets", command, "-c", config, "--redis-url", store.url, "--all-orgs", *more,
+               code=code).stderr.splitlines()
+
+
+def test_every_org_is_rebuilt(tmp_path: Path) -> None:
+    """After a loss one call makes the windows of every org again, also of one with a long or an odd name."""
+    before, after = Server("valkey"), Server("valkey")
+    orgs = ["default", "a/b größe", "." * 3, "x" * 64 + "ü" * 60]
+    config = gateway(tmp_path, "default")
+    try:
+        was: dict[str, Any] = {}
+        for number, org in enumerate(orgs):
+            budgets(before, "publish", config, "--org", org)
+            on(before, lambda treasury, org=org: treasury.end(org, make_rid(), 1, used(1, 5), final=True))
+            was[org] = money(spend(before, org, config, 2 + number))
+        export_all = run("export", "--to", tmp_path / "x", "--redis-url", before.url)
+        assert export_all.stderr.count("records exported") == len(orgs)
+        (tmp_path / "x" / "nobody").mkdir()
+        told = lines_of(after, "rebuild", config, "--from", tmp_path / "x", code=1)
+        assert sum("budgets in force, as epoch" in line for line in told) == len(orgs)
+        assert told[-1] == "extproc: 1 of 5 orgs were left as they are: nobody"
+        for org in orgs:
+            assert money(on(after, lambda treasury, org=org: treasury.audit(org))) == was[org]
+    finally:
+        before.remove()
+        after.remove()
+
+
+def test_publish_for_every_org(tmp_path: Path) -> None:
+    """One call puts the budgets in force for all orgs of a store; one that fails does not keep the others from it."""
+    store = Server("valkey")
+    config = gateway(tmp_path, "default")
+    try:
+        for org in ("default", "acme", "lost"):
+            budgets(store, "publish", config, "--org", org)
+            spend(store, org, config, 1)
+        on(store, lambda treasury: forget(treasury, "lost"))
+        told = lines_of(store, "publish", gateway(tmp_path, "default", 90, 2), code=1)
+        assert [line.partition(":")[0] for line in told] == ["org acme", "org default", "extproc", "extproc"]
+        assert "org lost has records but no budgets in force" in told[2]
+        assert "generation 2" in told[0]
+        told = lines_of(store, "publish", config, "--org", "acme", code=1)
+        assert told == ["extproc: give --org or --all-orgs, not both"]
+    finally:
+        store.remove()

@@ -9,14 +9,18 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from extproc.core.admission import Identity, Plan
 from extproc.core.identity import Caller
 from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.cluster import DurableLink, open_door
 from extproc.ledger.keys import Changes, KeyRecord, KeyRefused, Keys, KeyStore
 from extproc.ledger.link import Reply, Word
 from extproc.ledger.memory_keys import MemoryKeyStore
-from tests.contract.ledger_kit import now_ms
+from extproc.money.amounts import Option
+from extproc.server.treasurer import Treasurer
+from tests.contract.ledger_kit import Store, make_rid, now_ms
 from tests.contract.ledger_servers import Place, Server
+from tests.stage_kit import runtime
 
 MINUTE, DAY = 60_000, 86_400_000
 SKEW = 5_000
@@ -258,6 +262,77 @@ class TestChange:
         assert await caller(keys, own) == Caller(key=name)
 
 
+class TestPurge:
+    """Keys that are over are forgotten, never those in force."""
+
+    async def test_only_what_is_over(self, keys: Keys, name: str) -> None:
+        """What was revoked or has expired so long ago goes, from every index; all else stays as it is."""
+        await keys.purge(0)  # what other tests left
+        live, termed = await made(keys, f"{name} a"), await made(keys, f"{name} b", DAY)
+        revoked, expired, lately = [await made(keys, f"{name} {part}") for part in "cde"]
+        await keys.revoke(revoked)
+        await keys.expire(expired, now_ms() - 40 * DAY)
+        await keys.expire(lately, now_ms() - 20 * DAY)
+        assert await keys.purge(30 * DAY, dry=True) == 1
+        assert await keys.purge(30 * DAY) == 1
+        assert await keys.starting(expired) == await keys.named(f"{name} d") == []
+        assert [one.digest for one in await keys.named(f"{name} e")] == [lately]
+        await asyncio.sleep(0.01)
+        assert await keys.purge(0) == 2
+        assert await keys.purge(0) == 0
+        assert [await caller(keys, own) is not None for own in (live, termed, revoked, lately)] == [
+            True, True, False, False]
+        listed = [one.digest async for page in keys.pages() for one in page]
+        assert {live, termed} <= set(listed)
+        assert not {revoked, expired, lately} & set(listed)
+
+    async def test_first_end_counts(self, keys: Keys, name: str) -> None:
+        """A key that was revoked after it had expired is over since it expired."""
+        own = await made(keys, name)
+        await keys.expire(own, now_ms() - 40 * DAY)
+        await keys.revoke(own)
+        assert await keys.purge(30 * DAY) == 1
+
+    async def test_name_is_free(self, keys: Keys, name: str) -> None:
+        """The name of a key that was purged can be given again, and the key itself stays unknown."""
+        own = await made(keys, name)
+        await keys.revoke(own)
+        await asyncio.sleep(0.01)
+        await keys.purge(0)
+        other = await made(keys, name)
+        assert (await caller(keys, own), (await record(keys, other)).caller.key) == (None, name)
+
+    async def test_many(self, keys: Keys, name: str) -> None:
+        """Thousands of keys are purged in pages."""
+        async def one(number: int) -> None:
+            await keys.expire(await made(keys, f"{name} {number}"), now_ms() - DAY)
+
+        for start in range(0, 1200, 100):
+            await asyncio.gather(*(one(number) for number in range(start, start + 100)))
+        assert await keys.purge(DAY // 2) == 1200
+
+    async def test_too_long(self, keys: Keys) -> None:
+        """A length of time that no clock will see is refused."""
+        with pytest.raises(KeyRefused):
+            await keys.purge(-1)
+
+
+class TestOrg:
+    """A key says whose books its requests are in."""
+
+    @pytest.mark.parametrize("org", ["a}b", "{a", "be:local", "keys", "*", "", "a\n", " a"])
+    async def test_refused(self, keys: Keys, name: str, org: str) -> None:
+        """A name that would mix an org's keys of the store with others is refused."""
+        with pytest.raises(KeyRefused, match="org"):
+            await keys.create(digest(), Caller(org=org, key=name))
+
+    async def test_kept(self, keys: Keys, name: str) -> None:
+        """The org is the key's own, in every script; a rotated key stays in it."""
+        own, new = await made(keys, name, org="größe ü"), digest()
+        assert await keys.rotate(name, new, 0) == "DONE"
+        assert [(await record(keys, one)).caller.org for one in (own, new)] == ["größe ü"] * 2
+
+
 class TestReading:
     """Finding keys without knowing their secret."""
 
@@ -278,6 +353,24 @@ class TestReading:
         assert [one.digest[16] for one in await keys.starting(head + "f")] == ["f"]
         assert await keys.starting(head + "1") == []
         assert await keys.starting("größe") == []
+
+
+async def test_a_key_of_another_org(keys: Keys, name: str, ledger: Store) -> None:
+    """One gateway serves the orgs of all keys in its store: each has the same table, and windows and records apart."""
+    own, other = f"org-{secrets.token_hex(4)}", f"org-{secrets.token_hex(4)}"
+    budgets = f"budgets: [{{for: {{org: {own}}}, requests: 1, per: total}}, {{for: {{team: web}}, requests: 2, per: total}}]\n"
+    treasurer = Treasurer(ledger, runtime(budgets), 1)
+    codes: list[str] = []
+    for org in (own, own, other, other, other):
+        digest = await made(keys, f"{name} {len(codes)}", org=org, team="web")
+        holder = await caller(keys, digest)
+        assert holder is not None
+        plan = Plan(Identity(holder.org, holder.team, key=holder.key), (), (Option(),), ())
+        codes.append((await treasurer.reserve(holder.org, make_rid(), b"", plan)).code)
+    assert codes == ["OK", "BUDGET", "OK", "OK", "BUDGET"]
+    windows = [len((await ledger.audit(org)).windows) for org in (own, other)]
+    assert windows == [2, 1]
+    assert {own, other} <= set(await ledger.orgs())
 
 
 async def test_keys_are_declared(server: Server) -> None:
@@ -306,7 +399,7 @@ async def test_the_store_is_gone(server: Server) -> None:
     own = await made(keys, "a")
     server.kill()
     for call in (keys.get(bytes.fromhex(own)), keys.create(digest(), Caller(key="b")), keys.revoke(own),
-                 keys.named("a"), keys.rotate("a", digest(), 0)):
+                 keys.named("a"), keys.rotate("a", digest(), 0), keys.purge(0)):
         with pytest.raises(LedgerUnavailable):
             await call
     await door.close()

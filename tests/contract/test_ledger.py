@@ -205,6 +205,23 @@ class TestSeveralAttempts:
         assert await states(ledger, org) == ["done"]
         assert (await sums(ledger, org))["requests"] == 1
 
+    @pytest.mark.parametrize(("numbers", "told"), [((1,), []), ((2,), [2]), ((1, 2), [1, 2]), ((1, 3, 12), [1, 3, 12])])
+    async def test_finish_after_a_final_end(
+        self, ledger: Store, org: str, numbers: tuple[int, ...], told: list[int]
+    ) -> None:
+        """finish after a final end tells which attempts there were, but for a first one alone; an end again changes
+        nothing."""
+        rid = make_rid()
+        await ledger.reserve(org, rid, admission(rid))
+        for number in numbers:
+            await ledger.begin(org, rid, number, need(number))
+            await ledger.end(org, rid, number, used(number), final=number == numbers[-1])
+        for _ in range(2):
+            code, blobs = await ledger.finish(org, rid)
+            assert (code, [pb.Attempt.FromString(blob).number for blob in blobs]) == ("DUP", told)
+            assert await ledger.end(org, rid, numbers[-1], used(numbers[-1]), final=True) == "DUP"
+        assert await states(ledger, org) == ["done"]
+
 
 class TestLeases:
     """What happens when a worker dies or stalls."""

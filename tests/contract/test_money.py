@@ -683,6 +683,18 @@ class TestRates:
         assert (await ledger.take(org, ())).code == "OK"
 
 
+    async def test_a_share_taken_twice_drains(self, ledger: Store, org: str) -> None:
+        """A take whose reply was lost, and which is repeated, costs one more share, which is gone after its own time."""
+        limit = gcra("quick", limit=10, burst=3, period=1000)  # a share in 100 ms
+        assert [(await ledger.take(org, (limit,))).code for _ in range(2)] == ["OK", "OK"]  # one request, asked twice
+        await ledger.give_back(org, (TrueUp.of(limit, 0),))  # what the request did not use
+        refused = [taken for taken in [await ledger.take(org, (limit,)) for _ in range(3)] if taken.code != "OK"]
+        assert len(refused) <= 1
+        assert all(0 < taken.wait_ms <= 100 for taken in refused)
+        await asyncio.sleep(0.45)
+        assert [(await ledger.take(org, (limit,))).code for _ in range(3)] == ["OK", "OK", "OK"]
+
+
 class TestRollups:
     """Daily rows."""
 

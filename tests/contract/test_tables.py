@@ -79,10 +79,9 @@ class TestTables:
         verdicts = [tables.supersedes(Table(2), stored) for stored in (None, Table(1), Table(2), Table(3))]
         assert verdicts == [True, True, False, False]
 
-    def test_applying(self) -> None:
-        """Budgets apply by id, in the windows of the moment."""
-        table = Table(1, (Entry("a", Unit.USD, 5, "day"), Entry("b", Unit.TOKENS, 6, "hour")))
-        (found,) = tables.applying(table, ["b", "z"], at("2026-11-23T10:15"))
+    def test_at(self) -> None:
+        """A budget applies in the window of the moment."""
+        found = Entry("b", Unit.TOKENS, 6, "hour").at(at("2026-11-23T10:15"))
         assert (found.id, found.unit, found.limit, found.window) == (
             "b", Unit.TOKENS, 6, f"b:{at('2026-11-23T10:00')}"
         )  # fmt: skip

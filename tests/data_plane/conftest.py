@@ -166,7 +166,7 @@ chains:
   three: [oa0/gpt-5-mini, an0/claude-sonnet-5, oa1/gpt-5-mini]
   text-only: [lo0/qwen]
 models: {{auto: smart, "claude-*": cloud}}
-failover: {{first_event_timeout: 1s, answer_timeout: 2s, silence_timeout: 1s}}
+failover: {{first_event_timeout: 1s, answer_timeout: 2s, silence_timeout: 1s, passive_health: false}}
 """
 
 

@@ -87,11 +87,11 @@ def test_two_demo_gateways(model, tmp_path):
             assert re.search(r"OPENAI_BASE_URL=\S+", one)[0] != re.search(r"OPENAI_BASE_URL=\S+", two)[0]
         finally:
             second.send_signal(signal.SIGINT)
-            assert second.wait(20) == 0
+            assert second.wait(20) == 0, logs[1].read_text()[-3000:]
     finally:
         children = [int(p.name) for p in Path("/proc").glob("[0-9]*") if _parent(p) == first.pid]
         first.send_signal(signal.SIGINT)
-        assert first.wait(20) == 0
+        assert first.wait(20) == 0, logs[0].read_text()[-3000:]
     assert len(children) >= 6
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
 
@@ -114,6 +114,20 @@ def test_check(tmp_path):
     assert told.stderr == f"extproc: {bad}:4: chains.cloud[0]: unknown backend c; allowed: a, b\n"
     missing = run("check", str(tmp_path / "nope.yaml"))
     assert missing.stderr.endswith("nope.yaml: cannot be read: No such file or directory\n")
+
+
+def test_check_warns_of_dead_rules(tmp_path):
+    """`check` names rules that can never be reached, and the rule that takes their requests."""
+    config = tmp_path / "gateway.yaml"
+    config.write_text(GOOD + """routing:
+  rules:
+    - {when: {team: web}, route: cloud, reason: all of web}
+    - {when: {team: web, tools: true}, route: local, reason: never}
+    - {when: {team: web, stream: true}, route: local, reason: but this, binding: true}
+""")
+    told = run("check", str(config))
+    assert told.returncode == 0
+    assert told.stderr == "extproc: routing.rules[1] can never be reached: rules[0] takes all its requests\n"
 
 
 def test_route(tmp_path):

@@ -21,7 +21,8 @@ class Script:
     chunks: list[bytes] = field(default_factory=list)
     pause: float = 0.0
     first_pause: float = 0.0
-    fault: str = ""          # "" | reset (before headers) | reset_mid (after the chunks) | hang (after the chunks)
+    fault: str = ""
+    """Before the headers: reset; after the chunks: reset_mid, hang, garbage (what is no HTTP)."""
 
 
 @dataclass
@@ -125,6 +126,11 @@ class Upstream:
         if script.fault == "reset_mid":
             await asyncio.sleep(0.05)
             _abort(writer)
+            return False
+        if script.fault == "garbage":
+            await asyncio.sleep(0.05)
+            writer.write(b"zz\r\n")  # no length of a chunk
+            await writer.drain()
             return False
         if script.fault == "hang":
             await asyncio.sleep(30)

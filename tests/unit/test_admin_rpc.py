@@ -173,7 +173,7 @@ async def test_report_is_that_of_the_command(channel: grpc.aio.Channel, gateway:
     assert (report.savings.compared, report.savings.left_out, report.savings.actual_nano_usd,
             report.savings.baseline_nano_usd) == (savings["requests"], savings["left_out"],
                                                   savings["actual_nano_usd"], savings["at_baseline_nano_usd"])
-    assert (report.local.requests, report.cloud.requests) == (2, 4)
+    assert (report.local.requests, report.cloud.requests) == (2, 5)
     assert {why: share.requests for why, share in report.could_be_local.items()} == {
         row["why"]: row["requests"] for row in expected["could_be_local"]}
     assert [(f.from_backend, f.to_backend, f.cause, f.times) for f in report.failovers] == [("claude", "qwen", "429", 1)]

@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.admission import Identity, entries_for, limits_for, options_for, plan_for, priced, table_of
-from extproc.core.bound import IMAGE_TOKENS, UNKNOWN_CONTEXT, bound_of, need
+from extproc.core.admission import (
+    Identity,
+    entries_for,
+    limits_for,
+    options_for,
+    plan_for,
+    priced,
+    shared_limits,
+    table_of,
+)
+from extproc.core.bound import IMAGE_TOKENS, UNKNOWN_CONTEXT, Bound, bound_of, need, option_of, output_of
 from extproc.core.errors import RequestError
 from extproc.core.pricing import cost
 from extproc.core.usage import Tokens
@@ -174,3 +183,84 @@ def test_several_choices_multiply_the_output() -> None:
     gpt = rt.backends["gpt/g"]
     one, two = need(bound(), gpt, 1000), need(bound(n=2), gpt, 1000)
     assert two.nano_usd - one.nano_usd >= 1000 * 10_000
+
+
+@pytest.mark.parametrize(("each", "named"), [
+    ("{key: '*'}", "{key: laptop}"), ("{team: '*'}", "{team: web}"), ("{backend: '*'}", "{backend: gpt}"),
+    ("{model: '*'}", "{model: g}"),
+])
+def test_a_limit_for_each_and_one_that_names_the_caller(each: str, named: str) -> None:
+    """Both apply, each with a count of its own: under one id the stricter would be counted by the other."""
+    rt = made(f"limits: [{{for: {each}, requests: 60, per: minute}}, {{for: {named}, requests: 5, per: minute}}]")
+    own, other = limits_for(rt.config.limits, WEB, 1), limits_for(rt.config.limits, Identity("o", "x", "", "", "y"), 1)
+    if each.startswith(("{backend", "{model")):
+        own = shared_limits(rt.config.limits, rt.backends["gpt/g"], 1).limits
+        other = shared_limits(rt.config.limits, rt.backends["claude/c"], 1).limits
+    assert [limit.limit for limit in own] == [60, 5]
+    assert [limit.limit for limit in other] == [60]
+    assert len({limit.id for limit in (*own, *other)}) == 3
+
+
+def completion(**fields: Any) -> Bound:
+    """The bound of a text completion."""
+    raw = msgspec.json.encode({"model": "m", "prompt": "go on", "max_tokens": 100, **fields})
+    return bound_of(CLIENTS["completions"].parse_request(raw), raw)
+
+
+@pytest.mark.parametrize(("fields", "answers"), [
+    ({}, 1), ({"n": 2}, 2), ({"best_of": 5}, 5), ({"n": 2, "best_of": 5}, 5), ({"n": 3, "best_of": 1}, 3),
+    ({"prompt": ["a", "b", "c"]}, 3), ({"prompt": ["a", "b"], "n": 2, "best_of": 4}, 8), ({"prompt": [1, 2, 3]}, 1),
+    ({"prompt": [[1, 2], [3]]}, 2), ({"best_of": -7}, 1), ({"n": None, "best_of": None}, 1),
+])
+def test_every_answer_that_is_made_counts(fields: dict[str, Any], answers: int) -> None:
+    """Of several prompts each is answered n times, and best_of answers are made and billed whoever sees them."""
+    assert completion(**fields).choices == answers
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"best_of": 3}, {"echo": True}, {"logprobs": 2}, {"prompt": ["a", "b"]},
+                                    {"prompt": [1, 2]}])
+def test_what_a_completion_asks_for_brings_nothing_in(fields: dict[str, Any]) -> None:
+    """A setting that only some backends know is no reason to expect a whole context of input."""
+    assert completion(**fields).passes == 0
+
+
+def test_a_prediction_may_be_rejected() -> None:
+    """The tokens of a rejected prediction are billed as output beside max_tokens: they are reserved too."""
+    gpt = made().backends["gpt/g"]
+    text = "the code " * 500
+    plain, guessed = bound(), bound(prediction={"type": "content", "content": text})
+    assert guessed.predicted >= len(text)
+    more = need(guessed, gpt, 100).nano_usd - need(plain, gpt, 100).nano_usd
+    assert more >= len(text) * 10_000  # $10 per million
+
+
+@pytest.mark.parametrize("fields", [
+    {"max_tokens": 2**53}, {"max_tokens": 2**62}, {"n": 2**40, "max_tokens": 2**20}, {"n": 2**62, "max_tokens": 1},
+])
+def test_more_than_can_be_counted(fields: dict[str, Any]) -> None:
+    """A request whose cost would not be an exact number is refused as the client's, in every part of a plan."""
+    rt = made()
+    raw = body(**fields)
+    conversation = CLIENTS["openai"].parse_request(raw)
+    limit = bound_of(conversation, raw)
+    for chain in ("dear", "cloud", "local"):
+        with pytest.raises(RequestError, match="more than can be counted"):
+            plan_for(rt, WEB, rt.chains[chain], "m", limit, output_of(conversation), 10)
+    with pytest.raises(RequestError):
+        option_of(limit, rt.chains["local"].backends, 1, conversation.max_tokens or 0)
+
+
+@pytest.mark.parametrize(("schema", "fields", "output"), [
+    ("openai", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 7}, 7),
+    ("openai", {"messages": [{"role": "user", "content": "hi"}]}, None),
+    ("completions", {"prompt": "hi", "max_tokens": 7}, 7),
+    ("embeddings", {"input": "hi"}, 0),
+    ("count_tokens", {"messages": [{"role": "user", "content": "hi"}]}, 0),
+])
+def test_output_is_reserved_where_there_is_some(schema: str, fields: dict[str, Any], output: int | None) -> None:
+    """Embeddings and counts of tokens have no output; a chat that names none takes what is affordable."""
+    raw = msgspec.json.encode({"model": "m", **fields})
+    conversation = CLIENTS[schema].parse_request(raw)
+    assert output_of(conversation) == output
+    limit = bound_of(conversation, raw)
+    assert (limit.tokens == 0) == (schema == "count_tokens")

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pydantic
 import pytest
 
 from extproc.config import ConfigError, load, parse
+from extproc.ledger.keys import KeyRefused, clean_org
 
 FILES = Path(__file__).parent.parent / "config"
 TOP = (
-    "admin, admin_grpc, auth, backends, budgets, chains, envoy_admin, failover, limits, listen, max_body, models, money, redis, "
+    "admin, admin_grpc, auth, backends, budgets, chains, envoy_admin, explain, failover, learning, limits, listen, max_body, models, money, redis, "
     "routing, telemetry, workers"
 )
 MINIMAL = """
 backends: {gpt: {schema: openai, base_url: "http://127.0.0.1:1/v1", location: cloud, api_key: KEY}}
 chains: {cloud: [gpt/m], local: [gpt/m]}
 """
+WHEN = (
+    "agent, all, any, budget_left, down, effort, endpoint, fills, header, images, in_tool_loop, key, max_tokens, model, "
+    "needs, not, org, pace, path, phase, project, session, stream, structured, task, team, thinking, tokens, "
+    "tokens_above, tool_rounds, tools, turns, user, warm_tokens"
+)
+COMPARED = 'expected a number or a comparison, such as 5, "> 20000", "<= 3" or 1000..20000'
+ROUTES = "allowed: cloud, local, smart, or BACKEND/MODEL"
+SHARE = "expected a share such as 20% or 0.2, from 0% to 100%"
 EXPECTED = [
     "alias_in_itself.yaml:2: backends.gpt: expected a mapping",
     "alias_in_list.yaml:7: redis: expected text",
@@ -27,6 +37,8 @@ EXPECTED = [
     "dashes and underscores",
     "bad_duration.yaml:7: failover.silence_timeout: expected a duration such as 250ms, 20s, 5m",
     "bad_location.yaml:3: backends.qwen.location: allowed: cloud, local",
+    "bad_org.yaml:7: auth.org: expected a name of up to 64 printable characters, without braces, colons and blanks around it, "
+    "and not keys or *",
     "bad_port.yaml:7: admin: expected HOST:PORT, such as 127.0.0.1:10000",
     "bad_redis.yaml:7: redis: expected embedded, redis://…, rediss://…, "
     "redis+cluster://HOST:PORT,… or unix://…",
@@ -38,6 +50,7 @@ EXPECTED = [
     "bad_sha256.yaml:7: auth.keys[0].sha256: expected 64 hexadecimal digits, as printed by: extproc keys create",
     "bad_size.yaml:7: max_body: expected a size such as 512KiB, 32MiB",
     "bad_url.yaml:2: backends.gpt.base_url: expected http://HOST[:PORT][/PATH] or https://…",
+    "budget_twice.yaml:13: budgets[5]: another budget in usd per month of the same stands above",
     "chain_empty.yaml:6: chains.local: expected 1 to 6 entries, got 0",
     "chain_entry_twice.yaml:9: chains.local[2]: qwen/q is already in this chain",
     "chain_entry_without_slash.yaml:6: chains.local[0]: expected BACKEND/MODEL, got qwen",
@@ -73,13 +86,14 @@ EXPECTED = [
     "jwt_without_jwks.yaml:9: auth.jwt.jwks: is required",
     "jwt_without_mode.yaml:9: auth.jwt: is for mode jwt, but auth.mode is keys",
     "baseline_unknown.yaml:7: money.baseline: unknown backend gpd; expected BACKEND/MODEL, with one of: gpt, qwen",
+    "limit_twice.yaml:13: limits[5]: another limit of requests of the same stands above",
     "missing_field.yaml:2: backends.gpt.schema: is required, unless a dialect is given",
     "missing_secret_file.yaml:2: backends.gpt.api_key: secret file nowhere.txt cannot be read: No such "
     "file or directory",
     "missing_variable.yaml:2: backends.gpt.api_key: environment variable EXTPROC_NOT_SET is not set; "
     "export it or write ${EXTPROC_NOT_SET:-default}",
     "misspelt_inner_key.yaml:7: failover.first_event_timeuot: unknown key; did you mean "
-    "first_event_timeout? allowed: answer_timeout, connect_timeout, first_event_timeout, on, ping_interval, silence_timeout",
+    "first_event_timeout? allowed: answer_timeout, connect_timeout, first_event_timeout, on, passive_health, ping_interval, silence_timeout",
     f"misspelt_key.yaml:7: listn: unknown key; did you mean listen? allowed: {TOP}",
     "models_backend_only.yaml:7: models.fast: unknown chain gpt; allowed: cloud, local, smart, or BACKEND/MODEL",
     "models_unknown_chain.yaml:9: models.fast: unknown chain turbo; allowed: cloud, local, smart, or "
@@ -91,10 +105,48 @@ EXPECTED = [
     "number_too_large.yaml:7: routing.smart.threshold: expected a number of at most 1",
     "open_to_the_world.yaml:7: listen: 0.0.0.0:10000 is not loopback, and auth.mode none is for loopback "
     "only; use auth.mode keys, or 127.0.0.1, [::1] or localhost",
+    "rule_any_empty.yaml:12: routing.rules[1].when.any: needs at least 1 entry",
+    f"rule_bad_comparison.yaml:13: routing.rules[1].when.tokens: {COMPARED}",
+    f"rule_bad_inner_comparison.yaml:15: routing.rules[1].when.any[1].not.budget_left: {COMPARED}",
+    "rule_bad_negation.yaml:12: routing.rules[1].when.not: expected a mapping",
+    "rule_bad_texts.yaml:12: routing.rules[1].when.team: expected a text, or a list of texts",
+    "rule_canary_percent.yaml:15: routing.rules[1].canary.percent: expected a number of per cent from 0 to 100, such as 5",
+    f"rule_canary_unknown.yaml:15: routing.rules[1].canary.route: unknown chain new; {ROUTES}",
+    "rule_down_unknown.yaml:14: routing.rules[1].when.all[1].down: unknown backend claude; allowed: gpt, qwen",
+    "rule_never_holds.yaml:12: routing.rules[1].when.turns: < 0 holds for no number here",
+    "rule_range_backwards.yaml:12: routing.rules[1].when.tokens: 20000..1000: the first number must not be the larger one",
+    f"rule_reads_prompt.yaml:12: routing.rules[1].when.prompt: unknown key; did you mean project? allowed: {WHEN}",
+    "rule_sample_alone.yaml:10: routing.rules[1]: sample is for shadow, and there is none",
+    f"rule_sample_bad.yaml:14: routing.rules[1].sample: {SHARE}",
+    "rule_shadow_unknown.yaml:13: routing.rules[1].shadow: unknown chain qwen/q; allowed: cloud, local",
+    "rule_split_negative.yaml:15: routing.rules[1].split.cloud: expected a number of at least 0",
+    "rule_split_nothing.yaml:13: routing.rules[1].split: needs at least one weight above 0",
+    f"rule_split_unknown.yaml:15: routing.rules[1].split.clod: unknown chain clod; {ROUTES}",
+    "rule_two_targets.yaml:10: routing.rules[1]: route and canary exclude each other; give one of them",
+    "rule_unknown_agent.yaml:12: routing.rules[1].when.not.agent: unknown value claud-*; allowed: claude-code, codex, aider, "
+    "opencode, qwen-code, continue, cursor, cline, roo-code, sdk, curl, other",
+    "rule_unknown_phase.yaml:12: routing.rules[1].when.phase: unknown value titel; allowed: main, chat, plan, title, topic, "
+    "summary, subagent, review, probe, helper, edit, edit-whole, edit-diff, edit-udiff, edit-patch, apply, commit, complete",
+    f"rule_unknown_signal.yaml:13: routing.rules[1].when.tokns: unknown key; did you mean tokens? allowed: {WHEN}",
+    "rule_without_target.yaml:10: routing.rules[1]: needs one of route, split, canary, shadow",
     "rule_unknown_route.yaml:10: routing.rules[0].route: unknown chain lokal; allowed: cloud, local, "
     "smart, or BACKEND/MODEL",
     "rule_without_reason.yaml:9: routing.rules[0].reason: is required",
+    "smart_aim_of_two_amounts.yaml:7: routing.smart.aim: expected quality, balanced, savings, {cloud_share: 20%} or "
+    "{usd_per_day: 10}",
+    "smart_bad_share.yaml:7: routing.smart.aim.cloud_share: expected a share such as 20% or 0.2, from 0% to 100%",
+    "smart_negative_dollars.yaml:7: routing.smart.aim.usd_per_day: expected a number of at least 0",
+    "smart_prior_not_a_rate.yaml:7: routing.smart.priors.qwen.debug: expected a share such as 20% or 0.2, from 0% to 100%",
+    "smart_prior_unknown_backend.yaml:7: routing.smart.priors.qwen/r: unknown backend qwen/r; allowed: gpt, qwen, or "
+    "BACKEND/MODEL of a chain",
+    "smart_prior_unknown_task.yaml:7: routing.smart.priors.qwen.debugging: unknown key; did you mean debug? allowed: "
+    "chat, complete, debug, design, edit, explain, generate, knowledge, math, review",
+    "smart_session_too_short.yaml:7: routing.smart.sessions.keep: expected a duration from 1m to 168h",
+    "smart_two_aims.yaml:7: routing.smart.threshold: exclude each other: aim, threshold; give one",
+    "smart_unknown_aim.yaml:7: routing.smart.aim: expected quality, balanced, savings, {cloud_share: 20%} or "
+    "{usd_per_day: 10}",
     "smart_unknown_chain.yaml:9: routing.smart.complex: unknown chain huge; allowed: cloud, local",
+    "smart_value_text.yaml:7: routing.smart.value_usd: expected a number",
     "tab_indent.yaml:2: not valid YAML: found character '\\t' that cannot start any token",
     "two_documents.yaml:7: not valid YAML: expected a single document in the stream, but found another document",
     "type_flag.yaml:9: routing.rules[0].when.stream: expected true or false",
@@ -118,6 +170,23 @@ def test_message(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as caught:
         load(Path(line.partition(":")[0]), {})
     assert caught.value.lines == [line]
+
+
+@pytest.mark.parametrize("org", [
+    "acme", "Ärzte & Söhne", "e\u0301", "a" * 64, "keys ", " a", "keys", "*", "", "a" * 65, "a{b", "a}", "a:b", "a\nb", "a b",
+])
+def test_orgs_are_those_of_keys(org: str) -> None:
+    """auth.org has the rule, and the one spelling, that orgs of keys in the store have: it names the same books there."""
+    try:
+        expected = clean_org(org)
+    except KeyRefused:
+        expected = None
+    text = MINIMAL + f"auth: {{org: {json.dumps(org)}}}\n"
+    if expected is None:
+        with pytest.raises(ConfigError, match=r"auth\.org: expected a name"):
+            parse(text, "t", Path())
+    else:
+        assert parse(text, "t", Path()).auth.org == expected
 
 
 def test_every_file_has_its_message() -> None:

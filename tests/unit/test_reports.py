@@ -220,6 +220,14 @@ def record(*attempts: pb.Attempt, state: str = "done", delta: int | None = None,
     return pb.UsageRecord(state=state, admission=who, attempts=attempts, delta_nano_usd=spent, **more)
 
 
+def record_of(other: pb.UsageRecord, number: int) -> pb.UsageRecord:
+    """The record as one of another request."""
+    own = pb.UsageRecord()
+    own.CopyFrom(other)
+    own.admission.request_id = f"r{number}"
+    return own
+
+
 def reported(*records: pb.UsageRecord, context: int | None = None, price: Price | None = PRICE,
              **locations: str) -> Report:
     found = Report(WEEK, lambda _day: price, locations, context)
@@ -288,7 +296,30 @@ class TestReport:
         # 1000 × 2 $/M + 100 × 10 $/M = 3,000,000 n$
         assert report.savings == spending.Savings(compared=1, left_out=3, actual=501_000, baseline=3_000_000)
         told = sections(report, "x/y", 5)["savings"].rows[0]
-        assert told == ("x/y", 1, 3, 501_000, 3_000_000, 2_499_000, 833)
+        assert told == ("x/y", 1, 3, 501_000, 3_000_000, 2_499_000, 833, 999)
+
+    def test_savings_of_what_is_told_late(self) -> None:
+        """A dead worker's request is compared once all of it is told; until then its charge is spent and not compared."""
+        first = record(attempt(1, 40), attempt(2, None, EXPIRED), attempt(3, None, EXPIRED), state="expired", delta=940)
+        late = [record(attempt(3, 100), state="late", delta=-350), record(attempt(2, 50), state="late", delta=-400)]
+        report = reported(first)
+        assert (report.savings, report.nano, report.covered) == (spending.Savings(left_out=1), 940, 0)
+        assert reported(first, late[0]).savings == spending.Savings(left_out=1)
+        report = reported(first, *late)
+        assert report.savings == spending.Savings(compared=1, actual=190, baseline=3_000_000)
+        assert (report.nano, report.covered, report.cloud.requests) == (190, 1000, 1)
+        assert reported(late[0]).savings == spending.Savings(), "a correction alone is no request"
+
+    @given(st.lists(st.sampled_from([
+        record(attempt(1, 5)), record(attempt(1, None, EXPIRED), state="expired", delta=9), record(state="unsent"),
+        record(attempt(1, 3), state="late", delta=-6), record(state="adjust", delta=-2), record(state="cached"),
+        record(attempt(1, 4), state="orphan"), record(attempt(1, 0, FAILED), state="closed")])))
+    def test_every_request_is_compared_or_left_out(self, records: list[pb.UsageRecord]) -> None:
+        """All states are in what was spent; every request with an attempt is compared or left out, once."""
+        report = reported(*[record_of(one, number) for number, one in enumerate(records)])
+        assert report.nano == sum(one.delta_nano_usd for one in records)
+        asked = sum(one.state in spending.PRIMARY and bool(one.attempts) for one in records)
+        assert report.savings.compared + report.savings.left_out == asked
 
     def test_no_price_of_the_day(self) -> None:
         """On a day on which the baseline has no price nothing is compared."""

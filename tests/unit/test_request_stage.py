@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from hashlib import sha256
+from types import FunctionType, ModuleType
 
 import pytest
 
@@ -33,6 +35,7 @@ from extproc.core.events import (
 )
 from extproc.core.identity import Caller
 from extproc.core.request_stage import RequestStage
+from extproc.server.facts import facts_message
 from tests.stage_kit import CLIENT_KEY, HEADERS, NOW, RID, body, request_stage, runtime
 
 KEYS = f"""
@@ -247,6 +250,33 @@ def test_the_decision_holds_no_secret() -> None:
     assert "the prompt" not in repr(actions)
 
 
+def test_what_was_asked_is_let_go() -> None:
+    """Once the request is dispatched its stage no longer holds the prompt, however long the answer takes."""
+    long = "the prompt " * 100
+    stage, _ = admitted(Reserved("OK"), request=body(model="auto", messages=[{"role": "user", "content": long}]))
+    seen, found = set[int](), list[object]([stage])
+    while found:
+        one = found.pop()
+        assert not (isinstance(one, str | bytes) and len(one) >= len(long))
+        if id(one) not in seen and not isinstance(one, type | ModuleType | FunctionType):
+            seen.add(id(one))
+            found += gc.get_referents(one)
+
+
+def test_a_decision_is_explained_on_demand() -> None:
+    """What is reserved carries the decision, from which its explanation and its facts for the ledger are made."""
+    _, actions = admitted(request=body(model="local", max_tokens=7))
+    [reserve] = actions
+    assert isinstance(reserve, Reserve)
+    assert reserve.decision is not None
+    told, facts = reserve.decision.explanation, facts_message(reserve.decision, "ab")
+    assert (told.at, told.route, told.reason, told.facts["max_tokens"]) == (
+        NOW, "local", "pinned by model local", 7)
+    assert facts is not None
+    assert (facts.max_tokens, facts.kind, facts.shadow_of, facts.HasField("score_ppm")) == (7, "chat", "ab", False)
+    assert facts_message(None) is None
+
+
 def test_internal_headers_of_a_client_are_overwritten() -> None:
     """A client that names a cluster, retries or a deadline gets ours."""
     _, actions = admitted(Reserved("OK"), x_extproc_cluster="evil", x_envoy_max_retries="99",
@@ -281,8 +311,9 @@ def test_a_reservation_that_is_gone() -> None:
 def test_an_answer_of_an_attempt() -> None:
     """The answer gets the decision's headers, the request is finished, and the stream is left."""
     stage, _ = admitted(Reserved("OK"), request=body(model="cloud"))
-    finish, proceed, leave = hear(stage, ResponseHeaders({":status": "200", names.BACKEND: "gpt"}, False))
-    assert finish == Finish(wait=False, status=200)
+    finish, proceed, leave = hear(stage, ResponseHeaders(
+        {":status": "200", names.BACKEND: "gpt", names.MODEL: "g", names.ATTEMPTS: "2"}, False))
+    assert finish == Finish(wait=False, status=200, attempt=2, backend="gpt/g")
     assert isinstance(proceed, Proceed)
     assert proceed.set[names.REQUEST_ID] == proceed.set["x-request-id"] == RID
     assert proceed.set[names.ROUTE] == "cloud"

@@ -7,17 +7,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from extproc.core import signals
-from extproc.core.complexity import Complexity, Shared, score
+from extproc.core.conversation import Conversation
 from extproc.core.errors import RequestError
-from extproc.core.explain import explain
-from extproc.core.routing import Decision, decide
+from extproc.core.routing import signals
+from extproc.core.routing.complexity import Complexity, score
+from extproc.core.routing.explanation import explain
+from extproc.core.routing.flow import Decision, decide
+from extproc.core.routing.view import View
 from extproc.runtime import Runtime
 from extproc.schemas import SCHEMAS
 from tests.stage_kit import ASK, CONFIG, runtime
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}]}
+THRESHOLD = """
+routing:
+  smart: {threshold: 0.5}
+"""
 RULES = """
 routing:
   smart: {latency_critical: cloud, cost_sensitive: local, complex: cloud, simple: local, threshold: 0.5}
@@ -35,7 +41,9 @@ def choose(rt: Runtime | None = None, path: signals.PathRoute = "plain", headers
     raw = msgspec.json.encode({**ASK, **fields})
     conversation = SCHEMAS["openai"].parse_request(raw)
     facts = signals.extract(conversation, len(raw), path, headers or {}, key, team)
-    return decide(rt or runtime(), facts, conversation, lambda _: Complexity(value, "test"), allowed)
+    rt = rt or runtime(THRESHOLD)
+    view = View(rt.config.routing, rate=lambda _: Complexity(value, "test"))
+    return decide(rt, facts, conversation, view, allowed=allowed)
 
 
 def ids(decision: Decision) -> list[str]:
@@ -63,7 +71,7 @@ def test_a_model_that_no_chain_lists() -> None:
 @pytest.mark.parametrize(("headers", "route", "reason"), [
     ({"x-extproc-route": "local"}, "local", "pinned by header"),
     ({"x-extproc-route": "claude/c"}, "claude/c", "pinned by header"),
-    ({"x-extproc-route": "smart"}, "local", "simple (0.0 < 0.5): test"),
+    ({"x-extproc-route": "smart"}, "local", "simple (score 0.0 < 0.5): test"),
 ])
 def test_pinned_by_header(headers: dict[str, str], route: str, reason: str) -> None:
     """The route header wins over the model."""
@@ -90,8 +98,8 @@ def test_pinned_by_path() -> None:
     ({"x-extproc-latency": "realtime", "x-extproc-cost": "batch"}, 0.0, "cloud", "latency critical: header"),
     ({"x-extproc-cost": "batch"}, 1.0, "local", "cost sensitive: header x-extproc-cost"),
     ({"user-agent": "GitHub-Actions/1"}, 1.0, "local", "cost sensitive: a CI client"),
-    ({}, 0.5, "cloud", "complex (0.5 >= 0.5): test"),
-    ({}, 0.49, "local", "simple (0.49 < 0.5): test"),
+    ({}, 0.5, "cloud", "complex (score 0.5 >= 0.5): test"),
+    ({}, 0.49, "local", "simple (score 0.49 < 0.5): test"),
 ])
 @pytest.mark.parametrize("model", ["auto", "smart"])
 def test_smart_flow(headers: dict[str, str], value: float, route: str, reason: str, model: str) -> None:
@@ -198,36 +206,41 @@ def test_explain() -> None:
 
 def test_complexity_orders_asks() -> None:
     """A hard ask scores above an easy one, within 0 and 1."""
-    def rate(text: str) -> float:
-        raw = msgspec.json.encode({**ASK, "messages": [{"role": "user", "content": text}]})
-        conversation = SCHEMAS["openai"].parse_request(raw)
-        return score(signals.extract(conversation, len(raw), "plain", {}, "", "")).score
-
-    easy, hard = rate("fix this typo"), rate("design a distributed algorithm and prove it")
+    easy, hard = rated("fix this typo"), rated("design a distributed algorithm and prove it")
     assert 0 <= easy < 0.5 <= hard <= 1
 
 
+def rated(text: str) -> float:
+    raw, conversation = asked(text)
+    return score(signals.extract(conversation, len(raw), "plain", {}, "", "")).score
+
+
+def asked(text: str) -> tuple[bytes, Conversation]:
+    raw = msgspec.json.encode({**ASK, "messages": [{"role": "user", "content": text}]})
+    return raw, SCHEMAS["openai"].parse_request(raw)
+
+
 def test_a_share_is_held() -> None:
-    """With complex_share the hardest requests go to the stronger chain, and no more than their share of all."""
-    rt = runtime("routing: {smart: {complex_share: 0.2}}")
-    scorer, routes = Shared(0.2), []
+    """With a share the requests that gain most go to the stronger chain, and no more than their share of all."""
+    rt = runtime("routing: {smart: {aim: {cloud_share: 20%}}}")
+    view, routes = View(rt.config.routing), list[tuple[str, str]]()
     for number in range(400):
         ask = ("design a distributed system for", "rename the variable", "explain the function", "write a test for",
                "hello, what is")[number % 5] + f" thing {number % 37}"
-        raw = msgspec.json.encode({**ASK, "messages": [{"role": "user", "content": ask}]})
-        conversation = SCHEMAS["openai"].parse_request(raw)
-        facts = signals.extract(conversation, len(raw), "plain", {}, "", "")
-        decision = decide(rt, facts, conversation, scorer)
+        raw, conversation = asked(ask)
+        decision = decide(rt, signals.extract(conversation, len(raw), "plain", {}, "", ""), conversation, view)
         routes.append((decision.route, ask))
-        assert "the hardest 20% go" in decision.reason
+        assert "the 20% that gain most" in decision.reason
     assert sum(route == "cloud" for route, _ in routes) / len(routes) == pytest.approx(0.2, abs=0.02)
     assert sum(ask.startswith("design") for route, ask in routes if route == "cloud") > 60
 
 
 def test_a_token_count_is_not_part_of_the_share() -> None:
-    """Counting tokens says nothing of the work, so the share does not see it."""
-    raw = msgspec.json.encode(ASK)
-    facts = signals.extract(SCHEMAS["openai"].parse_request(raw), len(raw), "plain", {}, "", "")
-    assert Shared(1.0)(msgspec.structs.replace(facts, task="count")).above is None
-    assert Shared(1.0)(facts).above is True
-    assert Shared(0.0)(facts).above is False
+    """Counting tokens says nothing of the work: it goes to the simple chain, and the share does not see it."""
+    rt = runtime("routing: {smart: {aim: {cloud_share: 100%}}}")
+    view = View(rt.config.routing)
+    raw, conversation = asked("design a distributed algorithm and prove it")
+    facts = signals.extract(conversation, len(raw), "plain", {}, "", "")
+    count = decide(rt, msgspec.structs.replace(facts, task="count"), conversation, view)
+    assert (count.route, count.valued) == ("local", None)
+    assert decide(rt, facts, conversation, view).route == "cloud"

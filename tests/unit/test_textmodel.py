@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.textmodel import CLOUD_PRIOR, LOCAL_PRIOR, TASKS, Prior, ShareTracker, TextModel, load
+from extproc.textmodel import CLOUD_PRIOR, LOCAL_PRIOR, TASKS, Prior, TextModel, load
 from extproc.textmodel import features as text_features
 from extproc.textmodel.features import BITS, EDGE, GRAM, HALF, WINDOW, extract
 from extproc.textmodel.model import ARTEFACT, HEADS, parse
@@ -300,50 +300,3 @@ class TestArtefact:
         ]
         assert min(float(t[0]) for t in took) < 0.3
         assert {"False"} == {t[1] for t in took}
-
-
-class TestShareTracker:
-    """The threshold that holds a share of cloud calls."""
-
-    @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 0.8])
-    def test_realises_the_target(self, share: float) -> None:
-        """After 500 requests the share of cloud calls is within two points of the target."""
-        chance, tracker, sent = random.Random(1), ShareTracker(share), 0
-        for i in range(1, 3001):
-            sent += tracker.decide(chance.gauss(0.1, 0.05))
-            if i >= 500:
-                assert abs(sent / i - share) <= 0.02
-
-    def test_follows_a_drift(self) -> None:
-        """When all scores double, the share of the following calls comes back."""
-        chance, tracker = random.Random(2), ShareTracker(0.2)
-        for _ in range(1500):
-            tracker.decide(chance.random())
-        for _ in range(1000):
-            tracker.decide(2 + chance.random())
-        sent = sum(tracker.decide(2 + chance.random()) for _ in range(1000))
-        assert abs(sent / 1000 - 0.2) <= 0.03
-
-    def test_equal_scores_are_shared_out(self) -> None:
-        """With one and the same score the share still holds."""
-        tracker = ShareTracker(0.3)
-        assert abs(sum(tracker.decide(0.1) for _ in range(1000)) / 1000 - 0.3) <= 0.02
-
-    def test_none_and_all(self) -> None:
-        """A share of 0 sends nothing, a share of 1 everything."""
-        none, everything = ShareTracker(0.0), ShareTracker(1.0)
-        assert not any(none.decide(i % 7) for i in range(200))
-        assert all(everything.decide(i % 7) for i in range(200))
-
-    def test_memory_is_bounded(self) -> None:
-        """Only the window is remembered."""
-        tracker = ShareTracker(0.5, window=10)
-        for i in range(100):
-            tracker.decide(float(i))
-        assert 10 == len(tracker._sorted) == len(tracker._order) == len(tracker._sent)
-
-    @pytest.mark.parametrize(("share", "window"), [(-0.1, 10), (1.1, 10), (0.5, 0)])
-    def test_impossible_targets_are_refused(self, share: float, window: int) -> None:
-        """A share outside 0 to 1, or an empty window, is a mistake of the caller."""
-        with pytest.raises(ValueError, match="share must lie"):
-            ShareTracker(share, window)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from extproc.core.admission import Identity, Plan
+from extproc.core.charging import refused
+from extproc.ledger.base import Mark
 from extproc.ledger.memory_treasury import MemoryTreasury
-from extproc.money.amounts import Option
-from extproc.server.treasurer import Treasurer
+from extproc.money.amounts import Grant, Option, Unit
+from extproc.money.tables import encode
+from extproc.server import treasurer as module
+from extproc.server.treasurer import TRIES, Treasurer
 from tests.stage_kit import runtime
 
 BUDGETS = "budgets: [{{for: {{team: web}}, requests: {limit}, per: total}}]\n"
@@ -56,3 +63,83 @@ async def test_a_lost_table_is_not_made_anew(tmp_path: Path) -> None:
     assert await code(one) == "OK"
     assert await code(treasurer(memory(), seen=seen)) == "EMPTY"
     assert await code(treasurer(memory(), seen=tmp_path / "of another store")) == "OK"
+
+
+class Restless(MemoryTreasury):
+    """A store whose clock is in another window at every reservation, or whose table is another each time."""
+
+    def __init__(self, verdict: Any) -> None:
+        super().__init__(lambda: NOW)
+        self.verdict, self.asked = verdict, 0
+
+    async def reserve(self, *words: Any, **named: Any) -> Any:
+        """Refuse."""
+        self.asked += 1
+        return Grant(self.verdict, NOW + self.asked * 3_600_000)
+
+
+@pytest.mark.parametrize("verdict", ["WINDOW", "STALE", "EMPTY"])
+async def test_a_store_that_cannot_be_followed(verdict: str) -> None:
+    """After some tries the request is refused as if the table were gone: 503, and never as an answer nobody knows."""
+    store = Restless(verdict)
+    answer = await treasurer(store).reserve("o", next(IDS), b"", PLAN)
+    assert (answer.code, store.asked) == ("EMPTY", TRIES)
+    problem = refused(answer, 0.5)
+    assert (problem.http_status, problem.should_retry) == (503, True)
+
+
+class Restored(MemoryTreasury):
+    """A store whose stream can be set back; `behind`: how many connections it has had."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: NOW)
+        self.has, self.behind = Mark(NOW + 1, 0, 10), 1
+
+    async def standing(self, org: str, seen: Mark) -> tuple[Mark, bool]:
+        """How far it is."""
+        return self.has, self.has < seen
+
+    @property
+    def connections(self) -> int:
+        """How often it was connected to."""
+        return self.behind
+
+
+async def test_a_store_that_went_back_is_refused_until_it_is_made_anew(tmp_path: Path) -> None:
+    """A record that was seen and is gone refuses, on the next connection and after restarts, and holds nothing; a table
+    that was put in force on the emptied store ends that."""
+    store, seen = Restored(), tmp_path / "seen"
+    one = treasurer(store, limit=9, seen=seen)
+    assert await code(one) == "OK"
+    before = (await store.audit("o")).open
+    store.has, store.behind = Mark(NOW - 20, 0, 4), 2
+    assert [await code(one), await code(one), await code(treasurer(store, limit=9, seen=seen))] == ["EMPTY"] * 3
+    assert (await store.audit("o")).open == before
+    assert await code(treasurer(store, limit=8, generation=2, seen=seen)) == "EMPTY", "a newer table is no repair"
+    store.clock = lambda: NOW + 5
+    store.book("o").epoch = 0
+    assert (await store.publish("o", encode(one._own), 0, {})).epoch > NOW + 1
+    assert [await code(one), await code(treasurer(store, limit=9, seen=seen))] == ["OK", "OK"]
+
+
+async def test_a_fail_over_may_lose_the_last_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is to be expected, only records that were seen for a while may not be gone."""
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    store, now = Restored(), 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    one = Treasurer(store, runtime(BUDGETS.format(limit=99)), 1, tmp_path / "seen", 10_000)
+    assert await code(one) == "OK"
+    store.has = Mark(NOW - 15, 0, 9)
+    assert await code(one) == "OK", "lost at once"
+    now += 11
+    assert await code(one) == "OK"
+    now += 11
+    store.has = Mark(NOW - 20, 0, 5)
+    assert await code(one) == "EMPTY", "it was there for long"
+
+
+def test_what_is_known_without_the_store() -> None:
+    """The budgets of a request by the table that was in force, or our own; none that counts requests at once."""
+    one = treasurer(memory())
+    ask = one.offline("o", PLAN)
+    assert (ask.epoch, [(b.unit, b.limit) for b in ask.budgets], ask.options) == (0, [(Unit.REQUESTS, 2)], PLAN.options)

@@ -23,9 +23,14 @@ local function reply(code)
   return account and cmsgpack.pack({code, unfunded, crossed}) or code
 end
 
--- The reservation was lost or never made: charged with nothing held, to the windows that the caller names.
+-- The reservation was lost or never made: charged with nothing held, to the windows that the caller names. The tombstone of
+-- such a request has its attempts ('o,1,'): the others come without a reservation too, and are charged as corrections.
 local function orphan()
-  if redis.call('HEXISTS', KEYS[3], rid) == 1 then return reply('DUP') end
+  local tomb = redis.call('HGET', KEYS[3], rid)
+  if tomb and (string.sub(tomb, 1, 1) ~= 'o' or string.find(tomb, ',' .. int(n) .. ',', 1, true)) then
+    return reply('DUP')
+  end
+  local requests = tomb and 0 or 1
   if made(rid) + HORIZON < now then return reply('TOO_OLD') end
   local entries = {}
   for i, budget in ipairs(account and account[1] or {}) do
@@ -38,15 +43,16 @@ local function orphan()
     local key, till = KEYS[first + i - 1], entries[3 * i]
     if now < till and budget[2] ~= CONCURRENT then
       create(key, KEYS[8], entries[3 * i - 2], budget[3], till)
-      local amount = budget[2] == USD and (cost or 0) or budget[2] == TOKENS and used or 1
+      local amount = budget[2] == USD and (cost or 0) or budget[2] == TOKENS and used or requests
       local debt = charge(key, entries[3 * i - 2], 0, amount)
       if budget[2] == USD then unfunded = math.max(unfunded, debt) end
     end
   end
-  append(KEYS[4], 'orphan', ARGV[5], {blob}, cost or 0, used, unfunded, entries, 0, 0)
-  bump(1, cost or 0)
+  append(KEYS[4], tomb and 'late' or 'orphan', ARGV[5], {blob}, cost or 0, used, unfunded, entries, 0, 0)
+  bump(requests, cost or 0)
   bury(KEYS[1], KEYS[2], KEYS[3], rid)
-  return reply('ORPHAN')
+  redis.call('HSET', KEYS[3], rid, (tomb or 'o,') .. int(n) .. ',')
+  return reply(tomb and 'LATE' or 'ORPHAN')
 end
 
 -- The sweep charged the whole need; the truth corrects it.
@@ -89,6 +95,12 @@ record[ROW] = bump(closing and 1 or 0, cost or 0)
 if closing then
   conclude(record, 'done', blobs_of({ended, 2}), KEYS[4])
   bury(KEYS[1], KEYS[2], KEYS[3], rid)
+  if n > 1 then
+    -- For `finish`, which may come after this: which attempts there were ('c,1,2').
+    local numbers = {'c'}
+    for i = 1, #ended, 2 do numbers[#numbers + 1] = int(ended[i]) end
+    redis.call('HSET', KEYS[3], rid, table.concat(numbers, ','))
+  end
   return reply('DONE')
 end
 record[FIN] = fin and 1 or 0

@@ -1,8 +1,15 @@
 -- KEYS: reservation, leases, tombstones, log, then what the reply asked for: row of the last attempt, windows.
 -- ARGV: rid. Replies {code, ended blobs, crossed soft limits as {window, percent} …}, or {'KEYS', …}: repeat with these
--- keys declared, nothing was written.
+-- keys declared, nothing was written. Of a request that its last attempt closed, the tombstone tells the attempts: their
+-- blobs then hold the number alone (field 1 of the protobuf message).
 local record = load(KEYS[1])
-if not record then return {'DUP', {}, {}} end
+if not record then
+  local tomb, told = redis.call('HGET', KEYS[3], ARGV[1]), {}
+  if tomb and string.sub(tomb, 1, 1) == 'c' then
+    for number in string.gmatch(tomb, '%d+') do told[#told + 1] = string.char(8, math.min(tonumber(number), 127)) end
+  end
+  return {'DUP', told, {}}
+end
 local blobs = blobs_of({record[ENDED], 2})
 if record[STATE] ~= RESERVED or record[FIN] == 1 then return {'DUP', blobs, {}} end
 if #record[ATTEMPTS] > 0 then

@@ -72,11 +72,11 @@ backends:
   anthropic: {{dialect: anthropic, base_url: "http://127.0.0.1:{up}/anthropic", api_key: sk-anthropic, location: cloud, provider: anthropic}}
   deepseek: {{dialect: deepseek, base_url: "http://127.0.0.1:{up}/deepseek", api_key: sk-deepseek, location: cloud, provider: deepseek}}
   mistral: {{dialect: mistral, base_url: "http://127.0.0.1:{up}/mistral/v1", api_key: sk-mistral, location: cloud, provider: mistral}}
-  ollama: {{dialect: ollama, base_url: "http://127.0.0.1:{up}/ollama", location: local, models: {{"qwen3:8b": {{context: 4096}}, "unmeasured": {{context: 100000}}}}}}
-  ollama_chat: {{dialect: ollama, schema: openai, base_url: "http://127.0.0.1:{up}/ollama/v1", location: local, models: {{"qwen3:8b": {{context: 4096}}}}}}
-  vllm: {{dialect: vllm, base_url: "http://127.0.0.1:{up}/vllm/v1", location: local}}
-  compatible: {{dialect: compatible, base_url: "http://127.0.0.1:{up}/compatible/v1", location: local}}
-  openrouter: {{dialect: compatible, base_url: "http://127.0.0.1:{up}/compatible/v1", location: local}}
+  ollama: {{dialect: ollama, base_url: "http://127.0.0.1:{up}/ollama", location: local, health: "off", models: {{"qwen3:8b": {{context: 4096}}, "unmeasured": {{context: 100000}}}}}}
+  ollama_chat: {{dialect: ollama, schema: openai, base_url: "http://127.0.0.1:{up}/ollama/v1", location: local, health: "off", models: {{"qwen3:8b": {{context: 4096}}}}}}
+  vllm: {{dialect: vllm, base_url: "http://127.0.0.1:{up}/vllm/v1", location: local, health: "off"}}
+  compatible: {{dialect: compatible, base_url: "http://127.0.0.1:{up}/compatible/v1", location: local, health: "off"}}
+  openrouter: {{dialect: compatible, base_url: "http://127.0.0.1:{up}/compatible/v1", location: local, health: "off"}}
   llama: {{dialect: llamacpp, base_url: "http://127.0.0.1:{llama}/v1", location: local}}
   recognized: {{schema: openai, base_url: "http://127.0.0.1:{llama_tool}/v1", location: local}}
   llama_tool: {{dialect: llamacpp, base_url: "http://127.0.0.1:{llama_tool}/v1", location: local}}
@@ -87,7 +87,7 @@ chains:
   recognized-first: [recognized/tool, openai/gpt-5-mini]
   hugging: [openrouter/Qwen/Qwen3-Coder-30B]
 models: {{auto: vllm-first}}
-failover: {{first_event_timeout: 5s, answer_timeout: 30s, silence_timeout: 5s, ping_interval: 200ms}}
+failover: {{first_event_timeout: 5s, answer_timeout: 30s, silence_timeout: 5s, ping_interval: 200ms, passive_health: false}}
 """
 
 

@@ -1,0 +1,257 @@
+"""The decision flow: pins and rules, latency, cost, value; then hard constraints and availability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from extproc.core.conversation import Conversation
+from extproc.core.errors import RequestError
+from extproc.core.routing.constraints import Able, Request, able, counts, unable
+from extproc.core.routing.explanation import Explanation
+from extproc.core.routing.pins import SMART, Picked, pick
+from extproc.core.routing.reasons import explained
+from extproc.core.routing.sessions import Memory
+from extproc.core.routing.signals import Signals
+from extproc.core.routing.value import Valued, Weighing, by_value
+from extproc.core.routing.view import View
+from extproc.names import COST, LATENCY, ROUTE
+from extproc.runtime import ANY, Backend, Chain, Runtime
+
+Order = tuple[tuple[Backend, ...], tuple[str, ...]]
+"""Backends in the order they are to be tried, and why those at its end are there."""
+_HELPERS = ("title", "topic", "probe", "helper", "commit")
+"""Phases of agents beside the conversation, for which any model will do."""
+
+
+class Basis:
+    """What a decision was made with. `moment`: ms since the epoch. Printed, it shows nothing: it has the headers."""
+
+    __slots__ = ("moment", "signals", "view")
+
+    def __init__(self, signals: Signals, view: View, moment: int) -> None:
+        self.signals, self.view, self.moment = signals, view, moment
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """Which chain serves a request, and why in one line. `dropped` names candidates that cannot, with the reason."""
+
+    route: str
+    chain: Chain
+    reason: str
+    model: str
+    dropped: tuple[str, ...] = ()
+    count_here: bool = False
+    """A token count for a model whose provider has no such call: we count."""
+    moved: tuple[str, ...] = ()
+    """Why backends stand at the end of the chain."""
+    picked: Picked | None = None
+    valued: Valued | None = None
+    """How the request was weighed, where it was."""
+    forced: bool = False
+    """Whether another backend was to serve it that is down now: then the answer teaches nothing."""
+    basis: Basis | None = None
+    """What it was made with."""
+
+    @property
+    def explanation(self) -> Explanation:
+        """All of it in words. Made when it is asked for: of most requests nobody does."""
+        if self.basis is None:
+            return Explanation()
+        return explained(self, self.basis.view, self.basis.signals, self.basis.moment)
+
+
+def decide(runtime: Runtime, signals: Signals, conversation: Conversation, view: View, *, now: int = 0, rid: str = "",
+           allowed: Sequence[str] | None = None, client: str = "openai", memory: Memory | None = None) -> Decision:
+    """Choose the chain for a request in the schema `client`.
+
+    `now`: ms since the epoch; `rid`: the request's id; `allowed`: the routes its key may use; `memory`: what is
+    remembered of its session.
+
+    Raises:
+        RequestError: the model is unknown, the key may not use it, or no backend can serve the request.
+    """
+    picked = pick(runtime, view.binding, view.rules, signals, rid)
+    request = Request(signals, conversation, client, signals.model)
+    return _Flow(runtime, request, view, now, rid, allowed, memory, picked).decide()
+
+
+def may_be_smart(runtime: Runtime, signals: Signals) -> bool:
+    """Whether the smart flow may decide this request: then what is remembered of its session is worth asking for."""
+    return signals.path == SMART or SMART in (
+        signals.model, signals.headers.get(ROUTE), runtime.named(signals.model),
+        *(route for rule in runtime.config.routing.rules for _, route in rule.targets()))
+
+
+class _Flow:
+    """One decision."""
+
+    def __init__(self, runtime: Runtime, request: Request, view: View, now: int, rid: str,
+                 allowed: Sequence[str] | None, memory: Memory | None, picked: Picked) -> None:
+        self._runtime, self._request, self._view, self._now, self._rid = runtime, request, view, now, rid
+        self._allowed, self._memory, self._picked = allowed, memory, picked
+        self._basis = Basis(request.signals, view, now)
+
+    def decide(self) -> Decision:
+        picked = self._picked
+        if picked.route != SMART:
+            return self._to(picked.route, picked.reason)
+        smart, signals = self._runtime.config.routing.smart, self._request.signals
+        if signals.fills:
+            return self._first("latency critical: fill in the middle",
+                               smart.fim or smart.latency_critical, smart.latency_critical, smart.simple, smart.complex)
+        if signals.pace == "realtime":
+            return self._first(f"latency critical: {_said(signals)}",
+                               smart.latency_critical, smart.complex, smart.simple)
+        if signals.pace in ("batch", "ci"):
+            return self._first(f"cost sensitive: {_said(signals)}", smart.cost_sensitive, smart.simple, smart.complex)
+        return self._by_value()
+
+    # -------------------------------------------------------------------------------- one chain
+
+    def _to(self, route: str, reason: str) -> Decision:
+        """Send the request to this chain, without those that cannot serve it."""
+        if not self._may(route):
+            raise RequestError(f"this key may not use {route}; it may use: {', '.join(self._allowed or ())}",
+                               kind="permission", param="model")
+        chain, model = self._chain(route)
+        request, first = msgspec.structs.replace(self._request, model=model), chain.backends[0]
+        if request.signals.task == "count" and not counts(first, request):
+            return Decision(route, chain, reason, model if first.model == ANY else first.model, count_here=True,
+                            picked=self._picked, basis=self._basis)
+        found = able(self._runtime, request, chain)
+        if not isinstance(found, Able):
+            raise unable(route, found)
+        return self._decision(route, reason, found, *self._order(found.chain), model)
+
+    def _may(self, route: str) -> bool:
+        return self._allowed is None or route in self._allowed
+
+    def _chain(self, route: str) -> tuple[Chain, str]:
+        """The chain of a route, and the model to ask it for."""
+        if (chain := self._runtime.chains.get(route)) is not None:
+            return chain, self._request.model
+        name, _, model = route.partition("/")
+        if name not in self._runtime.pins:  # only the smart flow names chains that the file need not have
+            raise RequestError(f"smart routing is not configured: there is no chain {route}", kind="not_found",
+                               param="model")
+        return self._runtime.pins[name], model
+
+    def _order(self, chain: Chain) -> Order:
+        """The backends of a chain with those at its end that are best not asked now, and why each of them is there."""
+        if len(chain.backends) == 1 or not self._runtime.config.failover.passive_health:
+            return chain.backends, ()
+        known = self._view.knowledge
+        return known.health.order(chain.backends, self._now, self._rid, known.busy.total())
+
+    def _decision(self, route: str, reason: str, found: Able, order: tuple[Backend, ...], moved: tuple[str, ...],
+                  model: str, valued: Valued | None = None) -> Decision:
+        first = f"{found.chain.backends[0].id}: "
+        if (told := next((why for why in moved if why.startswith(first)), None)) is not None:
+            reason = f"{reason}; {told}"
+        chain = found.chain if order == found.chain.backends else self._runtime.arranged(found.chain, order)
+        return Decision(route, chain, reason, model, found.dropped, moved=moved, picked=self._picked, valued=valued,
+                        basis=self._basis)
+
+    # -------------------------------------------------------------------------------- two chains
+
+    def _by_value(self) -> Decision:
+        """Weigh the stronger chain against the other; where only one can serve, it does."""
+        smart, signals = self._runtime.config.routing.smart, self._request.signals
+        if signals.task in ("count", "embeddings"):
+            return self._first(f"no choice to make: {signals.task}", smart.simple, smart.complex)
+        if signals.phase in _HELPERS:
+            return self._first(f"simple: a {signals.phase} call of {signals.agent}", smart.simple, smart.complex)
+        simple, complex_ = self._able(smart.simple), self._able(smart.complex)
+        if not isinstance(simple, Able):
+            return self._to(smart.complex, f"only {smart.complex} can: {simple}")
+        if not isinstance(complex_, Able):
+            return self._to(smart.simple, f"only {smart.simple} can: {complex_}")
+        low, high = self._order(simple.chain), self._order(complex_.chain)
+        weighed = by_value(self._view, smart, Weighing(
+            signals, low[0], high[0], self._memory, self._gone(low, high), self._now, self._rid))
+        valued = self._up(weighed, low, high)
+        usual = simple.chain.backends[0], complex_.chain.backends[0]
+        forced = valued is not weighed or (low[0][0], high[0][0]) != usual
+        route, found, (order, moved) = (
+            (smart.complex, complex_, high) if valued.complex else (smart.simple, simple, low))
+        made = self._decision(route, valued.reason, found, _led(order, moved, valued.first), moved, signals.model,
+                              valued)
+        return msgspec.structs.replace(made, forced=True) if forced else made
+
+    def _first(self, reason: str, *routes: str) -> Decision:
+        """The first of these chains that can serve and is up, else the first that can; where none can it says why."""
+        can = why = down = ""
+        for route in dict.fromkeys(routes):
+            found = self._able(route)
+            if not isinstance(found, Able):
+                why = why or found
+            elif away := self._down(found.chain.backends):
+                can, down = can or route, down or away
+            elif down:
+                return self._to(route, f"only {route} is up: {down}")
+            else:
+                return self._to(route, f"only {route} can: {why}" if why else reason)
+        return self._to(can or routes[0], f"only {can} can: {why}" if can and can != routes[0] else reason)
+
+    def _up(self, valued: Valued, low: Order, high: Order) -> Valued:
+        """The other chain, where of the chosen one no backend is to be asked now."""
+        smart, signals = self._runtime.config.routing.smart, self._request.signals
+        chosen, other = (high, low) if valued.complex else (low, high)
+        if not (why := self._down(chosen[0])) or self._down(other[0]):
+            return valued
+        if not valued.complex and self._view.aim(signals.org).bars(valued.weighed, self._now):
+            return valued
+        name = smart.simple if valued.complex else smart.complex
+        return msgspec.structs.replace(valued, complex=not valued.complex, first="", explored=False,
+                                       reason=f"only {name} is up: {why} ({valued.rated.why})")
+
+    def _down(self, backends: tuple[Backend, ...]) -> str:
+        """Why none of these is to be asked now; empty: one may be. A slow one is still better than none."""
+        if not self._runtime.config.failover.passive_health:
+            return ""
+        told = ""
+        for backend in backends:
+            state, why = self._view.knowledge.health.state(backend.id, self._now)
+            if state not in ("open", "cooling") or "slow" in why:
+                return ""
+            told = told or f"{backend.id}: {why}"
+        return told
+
+    def _able(self, route: str) -> Able | str:
+        """The chain without those that cannot serve this request, or in words why it is out of the question."""
+        if not self._may(route):
+            return f"this key may not use {route}"
+        chain, _ = self._chain(route)
+        if self._request.signals.task == "count":
+            return Able(chain)
+        found = able(self._runtime, self._request, chain)
+        return found if isinstance(found, Able) else "; ".join(found)
+
+    def _gone(self, low: Order, high: Order) -> str:
+        """Why the backend of this session cannot take its next request; empty: it can, or there is none."""
+        if self._memory is None or not (backend := self._memory.backend):
+            return ""
+        for order, moved in (low, high):
+            if (told := next((why for why in moved if why.startswith(f"{backend}: ")), None)) is not None:
+                return told.partition(": ")[2]
+            if any(one.id == backend for one in order):
+                return ""
+        return "it cannot serve this request"
+
+
+def _led(order: tuple[Backend, ...], moved: tuple[str, ...], first: str) -> tuple[Backend, ...]:
+    """The order with this backend before the others that may be asked."""
+    lead = [backend for backend in order[: len(order) - len(moved)] if backend.id == first]
+    return (*lead, *[backend for backend in order if backend not in lead])
+
+
+def _said(signals: Signals) -> str:
+    """What tells the pace of a request."""
+    if signals.pace == "ci":
+        return "a CI client"
+    if signals.headers.get(LATENCY, "").lower() == signals.pace:
+        return f"header {LATENCY}"
+    cheap = signals.pace == "batch" and signals.headers.get(COST, "").lower() in ("batch", "low")
+    return f"header {COST}" if cheap else "its service tier"
