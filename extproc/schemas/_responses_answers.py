@@ -217,6 +217,9 @@ def read_problem_of(response: Response, raw: bytes) -> Failure:
     return read_failure(error, raw)
 
 
+_STATUSES = ("completed", "incomplete", "failed", "cancelled", "queued", "in_progress")
+
+
 def parse_response(body: bytes) -> Sequence[Event]:
     """The events of a whole answer, ending in Done, or in Failure for an error.
 
@@ -226,7 +229,7 @@ def parse_response(body: bytes) -> Sequence[Event]:
     response = decode_answer(_RESPONSE, body)
     if response.error and not bytes(response.output):
         return (read_failure(decode_answer(ANY, body), body),)
-    if not bytes(response.output) and not response.status:
+    if not bytes(response.output) and response.status not in _STATUSES:
         raise UpstreamError("the backend's answer has no output")
     content = read_output(response)
     start = Start(response.id or "", response.model or "")
