@@ -144,17 +144,16 @@ def rate(plane: Plane, body: object, key: str = ALICE) -> Answer:
 
 
 def test_outages(plane: Plane) -> None:
-    """Backends that fail, refuse or limit go behind for all workers within seconds, and come back when they are back."""
+    """Backends that fail, refuse or limit go behind for all workers within seconds, and come back when they are well."""
     upstream = plane.upstream
     upstream.always["sick"] = up.error(500)
     upstream.always["busy"] = up.error(429, "slow down", "rate_limit_exceeded", **{"retry-after": "5"})
     limited_at = time.monotonic()
     assert of(ask(plane, "limited"))[1:] == ("near", "2")
     for model in ("failing", "refused"):
-        tries = [of(ask(plane, model)) for _ in range(16)]
-        assert {backend for _, backend, _ in tries} == {"near"}
-        assert tries[0][2] == "2"
-        assert [attempts for *_, attempts in tries[-2:]] == ["1", "1"], "each worker needs a few by itself"
+        first = of(ask(plane, model))
+        assert first[1:] == ("near", "2")
+        until(lambda model=model: {of(ask(plane, model))[1:] for _ in range(6)} == {("near", "1")}, 6)
     time.sleep(1.5)  # an exchange: now every worker knows
     upstream.seen.clear()
     answers = {model: [ask(plane, model) for _ in range(8)] for model in ("failing", "refused", "limited")}
@@ -294,6 +293,7 @@ def test_feedback(plane: Plane) -> None:
 
 def test_sessions_and_learning_survive_workers(plane: Plane) -> None:
     """A conversation stays over workers and their end, goes up and not down; what one worker learnt the next ones know."""
+    until(lambda: {of(ask(plane, text=HARD))[1] for _ in range(6)} == {"big"}, 20)  # whatever was done to it before
     first = ask(plane, text=CHAT, x_extproc_session="one")
     assert of(first)[1] == "near"
     time.sleep(0.1)

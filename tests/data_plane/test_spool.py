@@ -255,6 +255,7 @@ def test_a_store_that_went_back_is_refused(_upstream) -> None:
         one.ask()  # from here on both workers know how far the records are, or the file tells them
         time.sleep(1.1)
         assert one.ask().status == 200
+        one.until(6)  # else a settlement under way would reach the old store, as it should
         one.store.kill()
         for path in one.store.folder.rglob("*"):
             if path.is_file() and path not in old:
