@@ -14,7 +14,6 @@ from extproc.pb import usage_pb2 as pb
 from tests.chaos.data_plane import Chaos, missing, report
 from tests.chaos.data_plane_judge import Facts, Judge, in_words
 
-
 RARE = {"record unsent"}
 """What a few hundred requests may never do, because a client has to leave within a millisecond; 20,000 always do."""
 

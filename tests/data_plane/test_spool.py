@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.ledger.seen import WRITE_EVERY
 from extproc.ledger.spool import SUFFIX
 from tests.contract.ledger_servers import Server
 from tests.data_plane import upstream as up
@@ -251,8 +252,8 @@ def test_a_store_that_went_back_is_refused(_upstream) -> None:
         time.sleep(1.1)
         assert [one.ask().status for _ in range(3)] == [200] * 3
         one.until(4)
-        time.sleep(1.1)
-        one.ask()  # from here on both workers know how far the records are, or the file tells them
+        time.sleep(WRITE_EVERY + 0.2)
+        one.ask()  # from here on the file tells both workers how far the records are
         time.sleep(1.1)
         assert one.ask().status == 200
         one.until(6)  # else a settlement under way would reach the old store, as it should
