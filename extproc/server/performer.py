@@ -45,6 +45,8 @@ BEGIN_RETRIES = (0.1, 0.4, 0.0)
 """Pauses after the tries to announce an attempt: a store that is started anew is back by then."""
 END_RETRIES = (0.0, 0.1, 0.5, 2.0, 5.0, 10.0, 30.0)
 """Pauses before the repeats of a settlement that the store did not take (every call may be repeated blindly)."""
+LAST_WORDS = 0.03
+"""Seconds in which what the last attempts said reaches the store, also from another worker."""
 
 
 def new_id() -> str:
@@ -235,7 +237,8 @@ class Performer:
         async def call() -> None:
             waits = action.wait
             for pause in END_RETRIES:
-                await self.cashier.delivery.rest(pause)
+                # Where Envoy gave up by itself the last attempts may still be on their way to the store.
+                await self.cashier.delivery.rest(pause or (LAST_WORDS if waits else 0.0))
                 try:
                     code, attempts = await self._ledger.finish(org, rid)
                 except LedgerUnavailable:

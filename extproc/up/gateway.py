@@ -98,16 +98,26 @@ class Gateway:
         await self._start_workers()
         if self._options.with_envoy:
             await self._start_envoy()
-        host, _, port = self.admin.rpartition(":")
-        try:
-            self._runner = await admin.serve(
-                admin.application(self._health, self._backends, self._explanation), host.strip("[]"), int(port))
-        except OSError as error:
-            raise StartError(f"the admin address {self.admin} cannot be used: {error.strerror}") from error
+        await self._serve_admin(explicit="admin" in given, taken=(self.listen, self.envoy_admin))
+        taken = (self.listen, self.admin)
         await self._start_rpc((*taken, self.envoy_admin))
         await self._ready()
         self._background.append(asyncio.create_task(self._watch_config()))
         self._background.append(asyncio.create_task(self._watch_locals()))
+
+    async def _serve_admin(self, *, explicit: bool, taken: tuple[str, ...]) -> None:
+        """Listen at the admin address; a default one that somebody took meanwhile is given up for the next."""
+        application = admin.application(self._health, self._backends, self._explanation)
+        for left in range(4, -1, -1):
+            host, _, port = self.admin.rpartition(":")
+            try:
+                self._runner = await admin.serve(application, host.strip("[]"), int(port))
+            except OSError as error:
+                if explicit or not left:
+                    raise StartError(f"the admin address {self.admin} cannot be used: {error.strerror}") from error
+                self.admin = _free(self.config.admin, False, (*taken, self.admin))
+            else:
+                return
 
     def _folders(self) -> None:
         self._options.state.mkdir(parents=True, exist_ok=True)

@@ -101,7 +101,8 @@ class Upstream:
         method, path, _ = line.split(" ")
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         backend = path.split("/")[1]
-        self.seen.append(Seen(backend, method, path, headers, body))
+        if headers.get("user-agent") != "Envoy/HC":  # a health check is no request
+            self.seen.append(Seen(backend, method, path, headers, body))
         queue = self.scripts[backend]
         script = queue.popleft() if queue else self.always.get(backend, Script(500, chunks=[b"no script"]))
         return await self._play(script, writer)
