@@ -24,7 +24,7 @@ from aiohttp import web
 
 from extproc.config import ConfigError, GatewayConfig, parse
 from extproc.server.count import workers
-from extproc.up import admin, detected, discovery, ready, recognize
+from extproc.up import admin, detected, discovery, ports, ready, recognize
 from extproc.up.children import Child
 from extproc.up.store import AGAIN, URL, StoreAway, StoreUnusable, ask, identity
 
@@ -486,22 +486,9 @@ def _port() -> int:
 
 
 def _free(address: str, explicit: bool, chosen: tuple[str, ...]) -> str:
-    """The address itself, or for a default one the next free port that is not `chosen` already.
-
-    Raises:
-        StartError: an explicit address is taken.
-    """
-    host, _, port = address.rpartition(":")
-    for candidate in range(int(port), int(port) + (1 if explicit else 200)):
-        if f"{host}:{candidate}" in chosen:
-            continue
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host.strip("[]"), candidate))
-            except OSError:
-                continue
-        return f"{host}:{candidate}"
-    raise StartError(f"{address} is taken; set another address in the configuration")
+    """A free address. Raises StartError: an explicit one is taken, or all are."""
+    if (found := ports.free(address, explicit, chosen)) is None:
+        raise StartError(f"{address} is taken; set another address in the configuration")
+    return found
 
 
