@@ -7,8 +7,8 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,14 +20,15 @@ import pytest
 
 from extproc.ledger import embedded
 from extproc.ledger.redis_ledger import RedisLedger
+from extproc.up import ports
 from tests.data_plane.upstream import Upstream
 
 
 def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that is free, that no other test run chooses, and below those that outgoing connections get."""
+    found = ports.free(f"127.0.0.1:{random.randrange(12_000, 31_000)}", False, ())
+    assert found is not None
+    return int(found.rpartition(":")[2])
 
 
 @dataclass
@@ -180,8 +181,8 @@ def running(upstream: Upstream, extra: str = "", template: str = CONFIG):
         store = subprocess.Popen(embedded.command(sock, data), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stack.callback(_end, store)
         asyncio.run(embedded.wait_ready(embedded.url(sock), 10))
-        ports = {name: free_port() for name in ("port", "admin", "envoy_admin", "dead")}
-        text = template.format(**ports, up=upstream.port, store=embedded.url(sock), extra=extra)
+        own = {name: free_port() for name in ("port", "admin", "envoy_admin", "dead")}
+        text = template.format(**own, up=upstream.port, store=embedded.url(sock), extra=extra)
         config, log = root / "gateway.yaml", root / "up.log"
         config.write_text(text)
         environment = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY") and k != "REDIS_URL"}
@@ -190,14 +191,18 @@ def running(upstream: Upstream, extra: str = "", template: str = CONFIG):
                 [sys.executable, "-m", "extproc.cli", "up", "-c", str(config), "--state", str(root / "state")],
                 stdout=out, stderr=out, env=environment)
         stack.callback(_end, process)
-        plane = Plane(upstream, ports["port"], ports["admin"], ports["envoy_admin"], embedded.url(sock), process,
+        plane = Plane(upstream, own["port"], own["admin"], own["envoy_admin"], embedded.url(sock), process,
                       config, log, root / "state", text, store.pid)
-        deadline = time.monotonic() + 30
-        while "Ctrl-C" not in log.read_text():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the gateway did not start:\n{log.read_text()}")
-            time.sleep(0.05)
+        _started(process, log)
         yield plane
+
+
+def _started(process: subprocess.Popen, log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while "Ctrl-C" not in log.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise AssertionError(f"the gateway did not start:\n{log.read_text()}")
+        time.sleep(0.05)
 
 
 def _end(process: subprocess.Popen) -> None:
