@@ -11,7 +11,7 @@ from tests.data_plane.upstream import Seen
 
 PROVIDER_KEY = "sk-of-the-provider"
 CLOUD = f'location: cloud, api_key: {PROVIDER_KEY}, base_url: "http://127.0.0.1:PORT'
-LOCAL = 'location: local, base_url: "http://127.0.0.1:PORT'
+LOCAL = 'location: local, health: "off", base_url: "http://127.0.0.1:PORT'
 
 
 @dataclass(frozen=True)
