@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import ssl
 import sys
 import tempfile
@@ -34,6 +33,8 @@ STORE_TIMEOUT = 2.0
 """Seconds that the admin address waits for the store."""
 _FIXED = ("listen", "admin", "admin_grpc", "envoy_admin", "workers", "redis", "max_body", "telemetry")
 """Settings that are read at start only."""
+_OWN = "127.0.0.1:10100"
+"""From here on servers of ours are found a port."""
 SETTLE = 2.0
 """Seconds between the workers' swap and the removal of clusters that only the old configuration used."""
 
@@ -188,7 +189,7 @@ class Gateway:
             ("demo-claude", "anthropic", "/anthropic", "claude-sonnet-5", "anthropic"),
             ("demo-gpt", "openai", "/v1", "gpt-5.6", "openai"),
         ):
-            port = _port()
+            port = _own_port()
             ports.append(port)
             await self._child(name, cloud.command(port))
             found.append(discovery.Found(name, dialect, f"http://127.0.0.1:{port}{path}", "cloud", listed,
@@ -202,7 +203,7 @@ class Gateway:
 
         if not path.is_file():  # noqa: ASYNC240
             raise StartError(f"{path}: no such file; --local-model needs a GGUF file")
-        port, alias = _port(), "tiny-qwen3" if demo else path.stem
+        port, alias = _own_port(), "tiny-qwen3" if demo else path.stem
         await self._child(name, llama_server.command(path, port, alias))
         note = "demo: llama.cpp with a tiny fixed-answer model" if demo else f"llama.cpp, {path.name}"
         return discovery.Found(name, "llamacpp", f"http://127.0.0.1:{port}/v1", "local", alias, note=note)
@@ -479,10 +480,9 @@ def _authorities() -> str:
     return certifi.where()
 
 
-def _port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def _own_port() -> int:
+    """A port for a server of ours that nobody else needs to know. Raises StartError."""
+    return int(_free(_OWN, False, ()).rpartition(":")[2])
 
 
 def _free(address: str, explicit: bool, chosen: tuple[str, ...]) -> str:

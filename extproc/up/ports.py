@@ -14,10 +14,13 @@ _held: list[TextIO] = []
 """Locks on the ports that this process has chosen; they end with it."""
 
 
-def free(address: str, explicit: bool, chosen: tuple[str, ...]) -> str | None:
-    """The address itself, or for a default one the next free port that is not `chosen` already; None: there is none."""
+def free(address: str, explicit: bool, chosen: tuple[str, ...], tries: int = TRIES) -> str | None:
+    """The address itself, or for a default one the next free port that is not `chosen` already; None: there is none.
+
+    `tries`: ports that are looked at from a default one on.
+    """
     host, _, port = address.rpartition(":")
-    for candidate in range(int(port), int(port) + (1 if explicit else TRIES)):
+    for candidate in range(int(port), int(port) + (1 if explicit else tries)):
         if f"{host}:{candidate}" in chosen or not (explicit or _held_now(candidate)):
             continue
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:

@@ -29,7 +29,7 @@ from extproc.schemas import CLIENTS
 from tests.chaos.data_plane_provider import PRICES
 from tests.contract.ledger_servers import Cluster, Node, Server, binary
 from tests.contract.secure_servers import Secure
-from tests.data_plane.conftest import free_port
+from tests.free_ports import free_port
 
 TEAMS = {"rich": 30, "poor": 18, "minute": 12, "tokens": 12, "few": 8, "crowd": 10, "plain": 10}
 """Teams and how much of the traffic is theirs, per cent."""

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,7 +30,7 @@ from tests.contract.ledger_servers import Cluster, Server
 
 Store = MemoryTreasury | RedisTreasury
 T = TypeVar("T")
-DAY = "2026-11-23"
+DAY = datetime.now(UTC).date().isoformat()
 HOUR = 3_600_000
 LEASE = 1500
 WINDOW = 1500

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import Any
 from extproc.ledger import embedded
 from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.link import Link
+from tests.free_ports import free_cluster_port
 
 
 def binary(kind: str) -> str | None:
@@ -59,26 +59,11 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def free_port() -> int:
-    """Return a port on which a cluster node and its bus (10,000 above) can listen."""
-    while True:
-        with socket.socket() as probe, socket.socket() as bus:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-            if port > 55_000:
-                continue
-            try:
-                bus.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return int(port)
-
-
 class Node:
     """One process of a cluster."""
 
     def __init__(self, folder: Path, kind: str = "valkey") -> None:
-        self.port = free_port()
+        self.port = free_cluster_port()
         self.folder = folder / str(self.port)
         self.folder.mkdir()
         self.id = ""

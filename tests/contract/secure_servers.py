@@ -14,7 +14,8 @@ import trustme
 from extproc.ledger.access import OPERATOR, acl
 from extproc.ledger.address import parse
 from extproc.ledger.link import Link
-from tests.contract.ledger_servers import Server, free_port
+from tests.contract.ledger_servers import Server
+from tests.free_ports import free_port
 
 PASSWORD = "s3cret/with@every:thing#"
 ENCODED = "s3cret%2Fwith%40every%3Athing%23"

@@ -27,8 +27,9 @@ from extproc.ledger.keys import KeyStore
 from extproc.ledger.link import StoreRefused
 from extproc.ledger.redis_treasury import RedisTreasury
 from tests.contract.ledger_kit import DAY, ROW, Desk, gcra, make_rid, usd
-from tests.contract.ledger_servers import Cluster, Node, Server, binary, free_port
+from tests.contract.ledger_servers import Cluster, Node, Server, binary
 from tests.contract.secure_servers import ENCODED, PASSWORD, Relay, Secure, tell
+from tests.free_ports import free_port
 
 DEADLINE = 8.0
 """Seconds in which every refusal must have come."""

@@ -23,7 +23,7 @@ from extproc.ledger.memory_treasury import MemoryTreasury
 from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.ledger.spool import Entry, Spool
 from extproc.money.amounts import HORIZON_MS, Account, Unit
-from tests.contract.ledger_kit import OVER, STARTED, Desk, Store, budget, make_rid, now_ms, usd, used
+from tests.contract.ledger_kit import DAY, OVER, STARTED, Desk, Store, budget, make_rid, now_ms, usd, used
 from tests.contract.ledger_servers import Server
 
 STORE = "redis://here:6379/0"
@@ -372,7 +372,7 @@ async def test_what_fits_nowhere_is_told(org: str, tmp_path: Path, caplog: pytes
     await Delivery(store, spool).settle(entry(org, make_rid(), 12_345))
     assert store.asked == 3
     assert "a settlement was not taken by the store" in caplog.text
-    for fact in ("cost 12345 n$", "tokens 11+3", f"org {org}", "team 'core'", "model qwen3", "day 2026-11-23"):
+    for fact in ("cost 12345 n$", "tokens 11+3", f"org {org}", "team 'core'", "model qwen3", f"day {DAY}"):
         assert fact in caplog.text
     if spool is not None:
         assert "does not fit into the spool" in caplog.text

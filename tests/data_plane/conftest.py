@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -20,15 +19,8 @@ import pytest
 
 from extproc.ledger import embedded
 from extproc.ledger.redis_ledger import RedisLedger
-from extproc.up import ports
 from tests.data_plane.upstream import Upstream
-
-
-def free_port() -> int:
-    """A port that is free, that no other test run chooses, and below those that outgoing connections get."""
-    found = ports.free(f"127.0.0.1:{random.randrange(12_000, 31_000)}", False, ())
-    assert found is not None
-    return int(found.rpartition(":")[2])
+from tests.free_ports import free_port
 
 
 @dataclass

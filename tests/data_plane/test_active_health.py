@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.data_plane import upstream as up
-from tests.data_plane.conftest import CONFIG, Plane, free_port, running
+from tests.data_plane.conftest import CONFIG, Plane, running
+from tests.free_ports import free_port
 
 TEMPLATE = CONFIG.split("backends:")[0] + """\
 backends:

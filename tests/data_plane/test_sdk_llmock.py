@@ -10,9 +10,10 @@ import urllib.request
 import pytest
 
 from extproc.demo import cloud
-from tests.data_plane.conftest import free_port, running
+from tests.data_plane.conftest import running
 from tests.data_plane.providers.server import Providers
 from tests.data_plane.providers.world import World
+from tests.free_ports import free_port
 
 MAKERS = {
     # name: dialect, path, model

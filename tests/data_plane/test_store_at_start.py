@@ -20,7 +20,8 @@ from extproc.up.store import identity
 from tests.contract.ledger_servers import Server
 from tests.contract.secure_servers import ENCODED, PASSWORD, Secure, tell
 from tests.data_plane import upstream as up
-from tests.data_plane.conftest import CONFIG, free_port, running
+from tests.data_plane.conftest import CONFIG, running
+from tests.free_ports import free_port
 
 DEADLINE = 12.0
 """Seconds in which a command must have ended, its own start included."""

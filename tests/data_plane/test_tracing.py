@@ -8,7 +8,8 @@ import threading
 from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSettings
 
 from tests.data_plane import upstream as up
-from tests.data_plane.conftest import free_port, running
+from tests.data_plane.conftest import running
+from tests.free_ports import free_port
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 

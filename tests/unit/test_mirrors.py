@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from extproc.core import events as ev
 from extproc.server import mirrors
 from extproc.server.mirrors import MOST, Mirrors
-from tests.data_plane.conftest import free_port
+from tests.free_ports import free_port
 
 HEADERS = {"authorization": "Bearer k", "content-type": "application/json", "host": "provider.example",
            "content-length": "3", "connection": "close", "transfer-encoding": "chunked", "x-extproc-shadow": "a",

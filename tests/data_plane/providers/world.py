@@ -14,12 +14,13 @@ import anthropic
 import openai
 
 from extproc.demo import llama_server, tiny_qwen3
-from tests.data_plane.conftest import Plane, free_port, running
+from tests.data_plane.conftest import Plane, running
 from tests.data_plane.providers.claude import Anthropic
 from tests.data_plane.providers.clouds import DeepSeek, Mistral
 from tests.data_plane.providers.locals import Compatible, Ollama, Vllm
 from tests.data_plane.providers.openai import OpenAI
 from tests.data_plane.providers.server import Providers
+from tests.free_ports import free_port
 
 LLAMA_CONTEXT = 2048
 MODELS = Path(__file__).parents[3] / ".extproc" / "models"
