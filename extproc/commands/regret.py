@@ -89,14 +89,14 @@ def entries_of(config: GatewayConfig) -> dict[str, str]:
 
 def price_of(config: GatewayConfig, entry: str, day: str) -> Price | None:
     """Return the price of a BACKEND/MODEL on a day, as the gateway takes it; None: unknown."""
-    from extproc.core.pricing import FREE, Price, Rate, per_million
+    from extproc.core.pricing import FREE
+    from extproc.core.tariffs import configured
     from extproc.prices import catalogue
 
     name, _, model = entry.partition("/")
     backend = config.backends.get(name)
     if backend is None:
         return None
+    listed = FREE if backend.location == "local" else catalogue(backend.provider, model, day)[0]
     known = backend.models.get(model)
-    if known and known.usd_per_million_input is not None and known.usd_per_million_output is not None:
-        return Price(Rate(per_million(known.usd_per_million_input)), Rate(per_million(known.usd_per_million_output)))
-    return FREE if backend.location == "local" else catalogue(backend.provider, model, day)[0]
+    return listed if known is None else configured(known, listed)

@@ -11,6 +11,7 @@ from extproc.config.auth import AuthConfig
 from extproc.config.explain import ExplainConfig
 from extproc.config.learning import LearningConfig
 from extproc.config.money import BudgetConfig, LimitConfig, MoneyConfig
+from extproc.config.price import PriceConfig
 from extproc.config.routing import RoutingConfig
 from extproc.config.values import Address, Duration, Model, Name, Size, Store, Workers
 
@@ -25,15 +26,16 @@ SPOKEN: dict[str, tuple[str, ...]] = {"anthropic": ("anthropic",), "ollama": ("o
 MAX_CHAIN = 6
 
 
-class ModelConfig(Model):
+class ModelConfig(PriceConfig):
     """What is known of one model at one backend; anything left out is taken from the price catalogue."""
 
     context: int | None = Field(None, ge=1)
     max_output: int | None = Field(None, ge=1)
     default_max_tokens: int = Field(16384, ge=1)
+    on_cut: Literal["seen", "full"] | None = None
+    """What a stream that was cut is charged under a budget: the output that passed, or all that was paid for. Left out,
+    it is all where reasoning is not shown, else what passed."""
     lacks: list[Feature] = []
-    usd_per_million_input: float | None = Field(None, ge=0)
-    usd_per_million_output: float | None = Field(None, ge=0)
 
 
 class HealthConfig(Model):

@@ -123,6 +123,8 @@ class MoneyConfig(Model):
     """Whether `max_tokens` that the client named may be lowered to what is affordable (told in a header)."""
     store_down: Literal["deny", "allow"] | None = None
     """Without the store: refuse, or go on unreserved. Default: deny where there are budgets, else allow."""
+    server_tool_uses: Annotated[int, Field(ge=1, le=100)] = 5
+    """Uses of a provider's own tools (web search) that are paid for, and sent as the limit, where none is named."""
     allow: AllowConfig | None = None
     """The purse of `store_down: allow`, required where there are budgets."""
     spool: str | None = None

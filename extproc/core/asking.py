@@ -46,11 +46,11 @@ def asked(runtime: Runtime, decision: Decision, who: Admission, conversation: Co
         return None
     identity = Identity(who.org, who.team, who.project, who.user, who.key)
     chain = decision.chain
+    bound = bound_of(conversation, body, runtime.config.money.server_tool_uses)
     if conversation.task == "count":
         tokens = 0
     else:
-        chain = priced(runtime, chain, decision.model)
-    bound = bound_of(conversation, body)
+        chain = priced(runtime, chain, decision.model, bound.models)
     plan = plan_for(runtime, identity, chain, decision.model, bound, output_of(conversation), tokens)
     return Asking(identity, chain, decision.model, conversation, bound, tokens, plan)
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 import msgspec
 
 from extproc import names
-from extproc.core import asking, charging, choosing, entrance, feedback
+from extproc.core import asking, charging, choosing, cut, entrance, feedback
 from extproc.core.admission import Shared
 from extproc.core.dispatch import passed
 from extproc.core.endpoints import ALLOW, Endpoint, find, models_list, one_model
@@ -212,7 +212,7 @@ class RequestStage:
             admission=admission,
             query=self._headers.get(":path", "").partition("?")[2],
             passed=passed(self._schema.name, self._headers), backends=len(decision.chain.backends),
-            judged=choosing.judged(decision, known, facts, view, memory),
+            judged=choosing.judged(decision, known, facts, view, memory), reasoning=cut.shown(conversation),
         )
         self._asking = asking.asked(
             self._runtime, decision, admission, conversation, known.body, facts.input_tokens)

@@ -364,10 +364,12 @@ def _settlement(carried: ev.Carried, end: ev.End) -> Settlement:
         cost_nano_usd=end.cost, duration_ms=max(end.duration_ms, 0), time_to_first_token_ms=end.first_event_ms,
         error_body=msgspec.json.encode(end.problem).decode() if end.problem else "",
         model_reported=end.reported_model, finish_reason=end.finish_reason, price_version=end.price_version,
-        counterfactual_nano_usd=end.counterfactual,
+        counterfactual_nano_usd=end.counterfactual, service_tier=end.terms.tier or "", region=end.terms.region or "",
+        web_searches=end.terms.searches,
     ).SerializeToString()
-    row = _row(carried, end.backend, end.model)
-    return Settlement(blob, end.cost, tokens.total_input or 0, tokens.total_output or 0, row, carried.rid)
+    row, beside = _row(carried, end.backend, end.model), end.terms.beside
+    return Settlement(blob, end.cost, (tokens.total_input or 0) + (beside.input or 0),
+                      (tokens.total_output or 0) + (beside.output or 0), row, carried.rid)
 
 
 def _row(carried: ev.Carried, backend: str, model: str) -> RollupRow:

@@ -111,7 +111,8 @@ class Rules:
 
     def need(self, schema: str, body: bytes, backend: str, granted: int) -> int:
         """The most that an attempt may cost, n$."""
-        return need(_bound(schema, body), self._runtime.backends[self._target(backend)], granted).nano_usd
+        return need(_bound(schema, body), self._runtime.backends[self._target(backend)], granted,
+                    self._runtime.price_of).nano_usd
 
     @functools.cache  # noqa: B019 - one per run
     def _target(self, backend: str) -> str:
