@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import aiohttp
 import msgspec
 
-TIMEOUT = 20.0
-"""Seconds that all may take."""
+TIMEOUT = 60.0
+"""Seconds that all may take; a small or busy machine needs many."""
 _POLL = 0.03
 
 
@@ -26,11 +26,11 @@ class Awaited(msgspec.Struct, frozen=True):
     envoy_admin: str
 
 
-async def wait(awaited: Awaited) -> bool:
-    """Wait until everything serves; False: it took too long."""
+async def wait(awaited: Awaited, hopeless: Callable[[], bool]) -> bool:
+    """Wait until everything serves; False: it took too long, or is `hopeless`."""
     deadline = time.monotonic() + TIMEOUT
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not hopeless():
             if await _serves(awaited, session):
                 return True
             await asyncio.sleep(_POLL)
