@@ -182,8 +182,9 @@ class Gateway:
     async def _demo(self) -> list[discovery.Found]:
         from extproc.demo import llama_server, tiny_qwen3
 
-        found = [await self._stand_in("demo-claude", "anthropic", "/anthropic", "cloud", "claude-sonnet-5", "anthropic"),
-                 await self._stand_in("demo-gpt", "openai", "/v1", "cloud", "gpt-5.6", "openai")]
+        found = [
+            await self._stand_in("demo-claude", "anthropic", "/anthropic", "cloud", "claude-sonnet-5", "anthropic"),
+            await self._stand_in("demo-gpt", "openai", "/v1", "cloud", "gpt-5.6", "openai")]
         if lacks := llama_server.missing():
             _log.warning("%s; until then a stand-in serves as the local model", lacks)
             found.append(await self._stand_in("demo-qwen", "compatible", "/v1", "local", "tiny-qwen3", None))
@@ -349,9 +350,9 @@ class Gateway:
         awaited = ready.Awaited(self.sockets, self._await_ports, self.listen if ours else "",
                                 self.envoy_admin if ours else "")
         if not await ready.wait(awaited, lambda: any(child.failing for child in self.children)):
-            failing = [child for child in self.children if child.failing]
-            why = [f"{child.name} does not stay up ({child.last_words() or 'it says nothing'})" for child in failing]
-            raise StartError(f"{'; '.join(why) or f'not ready after {ready.TIMEOUT:.0f} s'}; see the logs in {self.logs}")
+            why = "; ".join(f"{child.name} does not stay up ({child.last_words() or 'it says nothing'})"
+                            for child in self.children if child.failing)
+            raise StartError(f"{why or f'not ready after {ready.TIMEOUT:.0f} s'}; see the logs in {self.logs}")
 
     # ------------------------------------------------------------------------------------ reload
 

@@ -31,13 +31,14 @@ def render(gateway: Gateway, took: float) -> str:
         lines += _folded(f"    {name:<{_NAMES}}", " > ".join(entries))
     lines += [
         "", f"  store      {gateway.redis_note or gateway.redis_url}",
-        f"  admin      http://{gateway.admin}/health  /metrics  /backends", f"             gRPC at {gateway.admin_grpc}",
+        f"  admin      http://{gateway.admin}/health  /metrics  /backends",
+        f"             gRPC at {gateway.admin_grpc}",
         f"  envoy      http://{gateway.envoy_admin}", f"  workers    {len(gateway.sockets)}",
         f"  logs       {gateway.logs}", *(["  keys       extproc keys create --name NAME"] if asks else []), "",
         f"  try        curl -i {url}/v1/chat/completions \\",
         "               -H 'content-type: application/json' \\",
         *([f"               -H 'authorization: Bearer {key}' \\"] if asks else []),
-        """               -d '{"model":"%s","messages":[{"role":"user","content":"hi"}]}'""" % next(iter(names)),
+        f"""               -d '{{"model":"{next(iter(names))}","messages":[{{"role":"user","content":"hi"}}]}}'""",
         "", "  Ctrl-C stops everything.",
     ]
     return "\n".join(lines)
