@@ -87,6 +87,7 @@ async def _main(options: Any) -> None:
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
+            click.echo("\nextproc: stopping", err=True)
             starting.cancel()
             return
         starting.result()

@@ -85,7 +85,11 @@ class Gateway:
 
     async def start(self) -> None:
         """Bring everything up; raises StartError or ConfigError with one line per problem."""
-        self._folders()
+        try:
+            self._folders()
+        except OSError as error:
+            raise StartError(f"{error.filename} cannot be used: {error.strerror}; name folders of your own with --state"
+                             + (" and --sockets" if self._options.sockets else "")) from error
         await self._configure()
         config = self.config
         given = config.model_fields_set
@@ -122,6 +126,8 @@ class Gateway:
                 return
 
     def _folders(self) -> None:
+        # Unix socket paths may have 107 bytes, so they do not go below the working folder.
+        self._run = Path(tempfile.mkdtemp(prefix="extproc-"))
         self._options.state.mkdir(parents=True, exist_ok=True)
         # Two gateways of one folder take one instance folder each.
         for number in range(64):
@@ -142,8 +148,6 @@ class Gateway:
         self._metrics = self.folder / "metrics"
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir()
-        # Unix socket paths may have 107 bytes, so they do not go below the working folder.
-        self._run = Path(tempfile.mkdtemp(prefix="extproc-"))
         self._sockets = self._options.sockets or self._run
         self._sockets.mkdir(parents=True, exist_ok=True)
 
@@ -471,7 +475,8 @@ class Gateway:
         if self._runner is not None:
             await self._runner.cleanup()
         shutil.rmtree(self._run, ignore_errors=True)
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def _private(path: Path, text: str) -> None:

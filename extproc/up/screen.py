@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from extproc.config import BackendConfig
+from extproc.up.discovery import ANY_TEXT
 from extproc.up.gateway import Gateway
 
 WIDTH = 80
@@ -16,7 +17,7 @@ def render(gateway: Gateway, took: float) -> str:
     """Where to point a client, what was found, where state is kept."""
     url, config = f"http://{gateway.listen}", gateway.config
     asks = config.auth.mode != "none"
-    key = "YOUR-GATEWAY-KEY" if asks else "any-text"
+    key = "YOUR-GATEWAY-KEY" if asks else ANY_TEXT
     names = dict.fromkeys([*(name for name in config.models if "*" not in name), *config.chains])
     lines = [
         f"extproc is up ({took:.1f} s): one address for every client and every model", "",

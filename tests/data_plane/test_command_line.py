@@ -184,6 +184,19 @@ def test_start_errors_are_one_line(tmp_path, args):
     assert "nope" in told.stderr
 
 
+def test_unusable_folders_are_told(tmp_path):
+    """A state folder, or one for sockets, that cannot be used is named in one line, with the option to change it."""
+    taken, config = tmp_path / "taken", tmp_path / "g.yaml"
+    taken.write_text("")
+    config.write_text(GOOD)
+    told = run("up", "--state", str(taken))
+    assert told.stderr == f"extproc: {taken} cannot be used: File exists; name folders of your own with --state\n"
+    told = run("serve", "-c", str(config), "--state", str(tmp_path / "s"), "--sockets", str(taken / "below"))
+    assert told.stderr == (f"extproc: {taken}/below cannot be used: Not a directory; name folders of your own with "
+                           "--state and --sockets\n")
+    assert (told.returncode, told.stdout) == (1, "")
+
+
 def test_taken_address_is_told(tmp_path):
     """An address that was asked for and is taken is an error that names it."""
     import socket

@@ -62,6 +62,15 @@ def test_what_to_try_is_one_command():
     assert words[-1] == '{"model":"auto","messages":[{"role":"user","content":"hi"}]}'
 
 
+def test_what_was_copied_is_no_providers_key():
+    """A gateway started in a shell with the exports of an earlier screen does not take their key for a provider's."""
+    exports = [line.split() for line in shown(discovery.configuration(DEMO)) if line.startswith("    export")]
+    env = dict(word.split("=", 1) for words in exports for word in words[1:])
+    assert set(env) == {"OPENAI_BASE_URL", "OPENAI_API_KEY", "ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"}
+    assert discovery.clouds(env) == []
+    assert [found.name for found in discovery.clouds(env | {"OPENAI_API_KEY": "sk-1", "DEEPSEEK_API_KEY": ""})] == ["gpt"]
+
+
 def test_keys_are_asked_for():
     """A gateway that asks for keys shows how to make one and where it goes; a model that it lacks is not named."""
     lines = "\n".join(shown(KEYS))
