@@ -75,6 +75,7 @@ def _run(options: Any) -> None:
 
 async def _main(options: Any) -> None:
     from extproc.up.gateway import Gateway
+    from extproc.up.ready import silent
     from extproc.up.screen import render
 
     stop, began = asyncio.Event(), time.monotonic()
@@ -92,7 +93,8 @@ async def _main(options: Any) -> None:
             return
         starting.result()
         if options.with_envoy:
-            click.echo(render(gateway, time.monotonic() - began))
+            took = time.monotonic() - began
+            click.echo(render(gateway, took, await silent(gateway.config)))
         watching = asyncio.create_task(gateway.watch_store())
         watching.add_done_callback(lambda task: None if task.cancelled() or task.exception() is None else stop.set())
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Collection
 
 from extproc.config import BackendConfig
 from extproc.up.discovery import ANY_TEXT
@@ -13,11 +14,11 @@ _NAMES = 13
 """Columns of a name and the blanks behind it."""
 
 
-def render(gateway: Gateway, took: float) -> str:
-    """Where to point a client, what was found, where state is kept."""
+def render(gateway: Gateway, took: float, silent: Collection[str] = ()) -> str:
+    """Where to point a client, what was found, where state is kept. `silent`: backends where nothing answers yet."""
     url, config = f"http://{gateway.listen}", gateway.config
     asks = config.auth.mode != "none"
-    key = "YOUR-GATEWAY-KEY" if asks else ANY_TEXT
+    key = "YOUR-KEY" if asks else ANY_TEXT
     names = dict.fromkeys([*(name for name in config.models if "*" not in name), *config.chains])
     lines = [
         f"extproc is up ({took:.1f} s): one address for every client and every model", "",
@@ -26,7 +27,7 @@ def render(gateway: Gateway, took: float) -> str:
         *_folded("  models     ", ", ".join([*names, "or BACKEND/MODEL"])), "", "  backends",
     ]
     for name, backend in config.backends.items():
-        lines += _backend(name, gateway.dialects[name], backend)
+        lines += _backend(name, gateway.dialects[name], backend, silent=name in silent)
     lines += ["", "  chains"]
     for name, entries in config.chains.items():
         lines += _folded(f"    {name:<{_NAMES}}", " > ".join(entries))
@@ -45,11 +46,12 @@ def render(gateway: Gateway, took: float) -> str:
     return "\n".join(lines)
 
 
-def _backend(name: str, spoken: str, backend: BackendConfig) -> list[str]:
+def _backend(name: str, spoken: str, backend: BackendConfig, *, silent: bool) -> list[str]:
     line = f"    {name:<{_NAMES - 1}} {backend.location:<6} {spoken:<10} {backend.base_url}"
-    if not backend.note:
+    said = [*([backend.note] if backend.note else []), *(["nothing answers there yet"] if silent else [])]
+    if not said:
         return [line]
-    note = f"({backend.note})"
+    note = f"({'; '.join(said)})"
     return [f"{line}  {note}"] if len(line) + 2 + len(note) <= WIDTH else [line, " " * (4 + _NAMES) + note]
 
 

@@ -48,7 +48,7 @@ def start(state: Path, log: Path, *program: str) -> subprocess.Popen:
 
 def screen(process: subprocess.Popen, log: Path) -> str:
     """Wait for the screen."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while "Ctrl-C" not in log.read_text():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
@@ -174,7 +174,7 @@ def test_route(tmp_path):
 
 
 @pytest.mark.parametrize("args", [
-    ("up", "-c", "nope.yaml"), ("up", "--local-model", "nope.gguf"), ("serve", "-c", "nope.yaml"),
+    ("up", "-c", "nope.yaml"), ("up", "--local-model", "nope.gguf"), ("serve", "-c", "nope.yaml", "--sockets", "."),
 ])
 def test_start_errors_are_one_line(tmp_path, args):
     """What cannot start says why in one line."""

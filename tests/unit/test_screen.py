@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
+import socket
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 
 from extproc.config import parse
-from extproc.up import discovery
+from extproc.up import discovery, ready
 from extproc.up.screen import WIDTH, render
 
 DEMO = [
@@ -29,7 +32,7 @@ auth: {mode: keys}
 """
 
 
-def shown(text: str) -> list[str]:
+def shown(text: str, silent: Collection[str] = ()) -> list[str]:
     """The lines of the screen of a gateway with this configuration."""
     config = parse(text, "g.yaml", Path(), {"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": "k"})
     gateway: Any = SimpleNamespace(
@@ -37,7 +40,7 @@ def shown(text: str) -> list[str]:
         config=config, dialects={name: backend.dialect for name, backend in config.backends.items()},
         redis_note="embedded Valkey, data in /s/gateway-0/data", redis_url="unix:///s", sockets=("a", "b"),
         logs=Path("/s/gateway-0/logs"))
-    return render(gateway, 1.5).split("\n")
+    return render(gateway, 1.5, silent).split("\n")
 
 
 @pytest.mark.parametrize("found", [DEMO, discovery.clouds({"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": "k"})])
@@ -75,6 +78,24 @@ def test_keys_are_asked_for():
     """A gateway that asks for keys shows how to make one and where it goes; a model that it lacks is not named."""
     lines = "\n".join(shown(KEYS))
     assert "extproc keys create --name NAME" in lines
-    assert "-H 'authorization: Bearer YOUR-GATEWAY-KEY' \\" in lines
+    assert "-H 'authorization: Bearer YOUR-KEY' \\" in lines
     assert '{"model":"only"' in lines
     assert "auto" not in lines
+
+
+def test_a_local_server_that_is_away_is_marked():
+    """A local backend where nothing listens is marked, one that listens is not, and no cloud is asked."""
+    with socket.create_server(("127.0.0.1", 0)) as there, socket.socket() as away:
+        away.bind(("127.0.0.1", 0))
+        config = parse(f"""\
+backends:
+  cloud: {{dialect: openai, base_url: "http://127.0.0.1:{away.getsockname()[1]}/v1", location: cloud}}
+  there: {{dialect: ollama, base_url: "http://127.0.0.1:{there.getsockname()[1]}", location: local}}
+  away: {{dialect: ollama, base_url: "http://127.0.0.1:{away.getsockname()[1]}", location: local}}
+chains: {{only: [there/x]}}
+""", "g.yaml", Path())
+        assert asyncio.run(ready.silent(config)) == {"away"}
+    lines = shown(KEYS, {"qwen"})
+    marked = lines.index(" " * 17 + "(nothing answers there yet)")
+    assert lines[marked - 1].split() == ["qwen", "local", "ollama", "http://127.0.0.1:11434"]
+    assert "nothing answers" not in "".join(shown(KEYS))
