@@ -117,7 +117,7 @@ def _shown(found: Explanation, as_json: bool) -> str:
 @one_line
 def explain(request_id: str, as_json: bool, redis_url: str | None, config: Path | None, state: Path,
             org: str | None) -> None:
-    """Explain why a request went where it went, by the x-extproc-request-id of its answer."""
+    """Explain why a request went where it went. REQUEST_ID: the x-extproc-request-id of its answer."""
     from extproc.core.routing.explanation import unpack
     from extproc.ledger.explained import NOT_KEPT, ExplainedStore, is_id
 

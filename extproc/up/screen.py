@@ -47,7 +47,7 @@ def render(gateway: Gateway, took: float, silent: Collection[str] = ()) -> str:
 
 
 def _backend(name: str, spoken: str, backend: BackendConfig, *, silent: bool) -> list[str]:
-    line = f"    {name:<{_NAMES - 1}} {backend.location:<6} {spoken:<10} {backend.base_url}"
+    line = f"    {name:<{_NAMES - 1}} {backend.location:<6} {spoken:<10}  {backend.base_url}"
     said = [*([backend.note] if backend.note else []), *(["nothing answers there yet"] if silent else [])]
     if not said:
         return [line]
