@@ -41,7 +41,7 @@ def _fail(error: Exception) -> None:
 @click.option("--state", type=click.Path(path_type=Path), default=Path(".extproc"), show_default=True,
               help="Folder for the embedded store, logs and models.")
 def up(config: Path | None, local_model: Path | None, state: Path) -> None:
-    """Run the whole gateway on this machine. Envoy, store and workers, with the backends that are found, or demo ones."""
+    """Run the whole gateway on this machine. Envoy, store, workers, and the backends that are found, or demo ones."""
     from extproc.up.gateway import Options
 
     _run(Options(config=config, local_model=local_model, state=state))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,9 +106,22 @@ def _headers(told: Any) -> dict[str, str]:
 
 
 def _shown(found: Explanation, as_json: bool) -> str:
-    from extproc.core.routing.explanation import text
+    from extproc.commands.usage import terminal_width
+    from extproc.core.routing.explanation import LABEL, text
 
-    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() if as_json else text(found)
+    if as_json:
+        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+    return folded(text(found), terminal_width(), LABEL)
+
+
+def folded(text: str, width: int | None, indent: int) -> str:
+    """Return lines for a terminal of that many columns, what goes on indented; None: as they are."""
+    if width is None:
+        return text
+    return "\n".join([
+        line for whole in text.split("\n")
+        for line in textwrap.wrap(whole, max(width, 2 * indent), subsequent_indent=" " * indent, drop_whitespace=True,
+                                  break_long_words=False, break_on_hyphens=False) or [""]])
 
 
 @click.command()
