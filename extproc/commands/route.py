@@ -54,7 +54,7 @@ def route(context: click.Context, source: str, config: Path, path: str, header: 
     request = _request(_read(source), path)
     if context.get_parameter_source("path") is ParameterSource.COMMANDLINE:
         request = msgspec.structs.replace(request, path=path)
-    headers = request.headers | {k.strip().lower(): v.strip() for k, _, v in (h.partition(":") for h in header)}
+    headers = request.headers | _typed(header)
     now = datetime.now(UTC)
     runtime = policy_of(read_config(config), now.strftime("%Y-%m-%d")).runtime
     try:
@@ -81,6 +81,8 @@ def _read(source: str) -> bytes:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # a long prompt
             raise CommandError(f"{source[:80]} cannot be read: {error.strerror}") from error
+    if source.endswith(".json") and not any(map(str.isspace, source)):  # meant as a file, not as a prompt of one word
+        raise CommandError(f"{source[:80]}: no such file")
     return json.dumps({"model": "auto", "max_tokens": 1024, "messages": [{"role": "user", "content": source}]}).encode()
 
 
@@ -98,6 +100,17 @@ def _request(data: bytes, path: str) -> Request:
     if not isinstance(whole["body"], dict):
         raise CommandError(f"the recorded request to {whole['path'][:80]} has no JSON body: there is nothing to route")
     return Request(whole["path"], _headers(whole.get("headers")), msgspec.json.encode(whole["body"]))
+
+
+def _typed(header: tuple[str, ...]) -> dict[str, str]:
+    """Headers as they are typed. Raises CommandError: one has no name or no colon."""
+    found: dict[str, str] = {}
+    for text in header:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise CommandError(f"-H {text[:60]}: expected NAME: VALUE")
+        found[name.strip().lower()] = value.strip()
+    return found
 
 
 def _headers(told: Any) -> dict[str, str]:
