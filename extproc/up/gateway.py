@@ -211,10 +211,10 @@ class Gateway:
     async def _serve_model(self, path: Path, name: str, *, demo: bool) -> discovery.Found:
         from extproc.demo import llama_server
 
-        if lacks := llama_server.missing():
-            raise StartError(lacks)
         if not path.is_file():  # noqa: ASYNC240
             raise StartError(f"{path}: no such file; --local-model needs a GGUF file")
+        if lacks := llama_server.missing():
+            raise StartError(lacks)
         port, alias = _own_port(), "tiny-qwen3" if demo else path.stem
         await self._child(name, llama_server.command(path, port, alias))
         note = "demo: llama.cpp with a tiny fixed-answer model" if demo else f"llama.cpp, {path.name}"

@@ -67,6 +67,7 @@ def ask(text: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_two_demo_gateways(model, tmp_path):
     """Two gateways of one folder do not collide: both show their screen, serve, and stop cleanly."""
     logs = [tmp_path / "a.log", tmp_path / "b.log"]
