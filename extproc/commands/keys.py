@@ -25,7 +25,7 @@ _HEX = re.compile(r"^[0-9a-f]{6,64}$")
 
 @click.group()
 def keys() -> None:
-    """Gateway keys."""
+    """Make, list, change, replace and end gateway keys."""
 
 
 @keys.command()
@@ -164,7 +164,7 @@ def revoke(key: str, redis_url: str | None, config: Path | None, state: Path, or
 @one_line
 def rotate(name: str, overlap: str, expires: str | None, redis_url: str | None, config: Path | None, state: Path,
            org: str | None) -> None:
-    """Make a new key in place of NAME; it is printed once, alone on stdout."""
+    """Make a new key in place of NAME. It is printed once, alone on stdout."""
     from extproc.ledger.keys import digest_of, new_secret
 
     secret, stays = new_secret(), _length("--overlap", overlap)
@@ -211,7 +211,7 @@ def update(key: str, team: str | None, project: str | None, user: str | None, ro
 @one_line
 def purge(older: str, dry_run: bool, redis_url: str | None, config: Path | None, state: Path,
           org: str | None) -> None:
-    """Forget keys that were revoked or expired long ago, of all orgs. Usage keeps their names."""
+    """Forget keys that ended long ago, of all orgs. Usage keeps their names."""
     place, length = find(redis_url, config, state, org), _length("--older", older)
     count = run(place, lambda ledger: _store(ledger).purge(length, dry=dry_run))
     click.echo(f"{count} keys ended {older} ago or earlier" + ("" if dry_run else "; they are forgotten"), err=True)

@@ -34,7 +34,7 @@ _EPOCH = date(1970, 1, 1)
 @one_line
 def regret(since: str, until: str | None, value: float | None, form: str, output: Path | None, redis_url: str | None,
            config: Path | None, state: Path, org: str | None) -> None:
-    """Each kind of request: who answered, how likely that is to be good, and what the best choice would have gained."""
+    """What better choices would have gained. By kind of request: who answered, and how likely that is to be good."""
     from extproc.commands.read import records
     from extproc.commands.usage import check_binary, rendered
     from extproc.ledger.tallies import RedisTallies

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from extproc.config.auth import AuthConfig
 from extproc.config.explain import ExplainConfig
@@ -13,6 +13,7 @@ from extproc.config.learning import LearningConfig
 from extproc.config.money import BudgetConfig, LimitConfig, MoneyConfig
 from extproc.config.price import PriceConfig
 from extproc.config.routing import RoutingConfig
+from extproc.config.smart import SmartConfig
 from extproc.config.values import Address, Duration, Model, Name, Size, Store, Workers
 
 Feature = Literal["tools", "images", "documents", "json_schema", "thinking", "stream"]
@@ -127,3 +128,19 @@ class GatewayConfig(Model):
     learning: LearningConfig = LearningConfig()
     explain: ExplainConfig = ExplainConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_chain(cls, value: Any) -> Any:
+        """Where there is one chain, the smart flow needs no telling where to go."""
+        given = _mapping(value)
+        chains, routing = _mapping(given.get("chains")), given.get("routing", {})
+        smart = _mapping(routing).get("smart", {})
+        if len(chains) != 1 or not isinstance(routing, dict) or not isinstance(smart, dict):
+            return value
+        targets = dict.fromkeys(SmartConfig().targets(), next(iter(chains)))
+        return {**given, "routing": {**_mapping(routing), "smart": {**targets, **_mapping(smart)}}}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

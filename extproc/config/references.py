@@ -62,7 +62,9 @@ def _in_routes(config: GatewayConfig) -> list[Finding]:
     if any(route == "smart" for _, route in places):
         for field, route in config.routing.smart.targets().items():
             if route not in config.chains:
-                found.append((("routing", "smart", field), f"unknown chain {route}; allowed: {', '.join(chains)}"))
+                what = (f"unknown chain {route}" if field in config.routing.smart.model_fields_set
+                        else f"is {route} unless it is given, and no chain has that name")
+                found.append((("routing", "smart", field), f"{what}; allowed: {', '.join(chains)}"))
     return [*found, *_in_rules(config)]
 
 

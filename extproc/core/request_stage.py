@@ -353,10 +353,15 @@ class RequestStage:
 
     def _on_finished(self, event: Finished) -> list[Action]:
         self._state = "over"
-        problem = event.problem or Problem(
-            "unavailable", "no backend could be reached; try again shortly", retry_after=2)
+        problem = event.problem or Problem("unavailable", self._nobody(), retry_after=2)
         reply = self._reply(problem)
         return [msgspec.structs.replace(reply, headers={**reply.headers, names.ATTEMPTS: str(event.attempts)})]
+
+    def _nobody(self) -> str:
+        """What a client is told when no attempt came about; whoever runs the gateway sees which server to start."""
+        asked = () if self._decision is None else dict.fromkeys(b.name for b in self._decision.chain.backends)
+        of = f" of {', '.join(asked)}" if asked else ""
+        return f"no backend could be reached{of}; try again shortly"
 
     def _on_closed(self) -> list[Action]:
         """The client left before any response: what is reserved can be released. A reservation that the store has not

@@ -313,5 +313,7 @@ def answer_id(given: str, fallback: str) -> str:
 def render_error(problem: Problem, request_id: str) -> bytes:
     """OpenAI's error object, with the request id beside it."""
     kind, code = _ERRORS[problem.kind]
+    if problem.kind == "not_found" and problem.param not in (None, "model"):
+        code = None  # a path, or a request that feedback names
     error = {"message": problem.message, "type": kind, "param": problem.param, "code": code}
     return encode({"error": error, "request_id": request_id})

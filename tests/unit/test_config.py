@@ -269,3 +269,23 @@ def test_secret_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"t:2: backends.gpt.api_key: secret file key is not UTF-8 text"):
         parse(MINIMAL.replace("KEY", "file:key"), "t", tmp_path)
+
+
+def test_one_chain_needs_no_telling() -> None:
+    """Where there is one chain, whatever its name, the smart flow goes there; what is given stays."""
+    text = MINIMAL.partition("chains:")[0] + "chains: {main: [gpt/x]}\n"
+    smart = parse(text, "t", Path()).routing.smart
+    assert set(smart.targets().values()) == {"main"}
+    with pytest.raises(ConfigError) as caught:
+        parse(text + "routing: {smart: {complex: cloud}}\n", "t", Path())
+    assert [line.split(": ", 1)[1] for line in caught.value.lines] == [
+        "routing.smart.complex: unknown chain cloud; allowed: main"]
+
+
+def test_chains_of_other_names_are_told_what_the_smart_flow_wants() -> None:
+    """With several chains, none named as the smart flow assumes, the message says that it was an assumption."""
+    text = MINIMAL.partition("chains:")[0] + "chains: {one: [gpt/x], two: [gpt/y]}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse(text + "routing: {smart: {latency_critical: one, cost_sensitive: two, simple: two}}\n", "t", Path())
+    assert [line.split(": ", 1)[1] for line in caught.value.lines] == [
+        "routing.smart.complex: is cloud unless it is given, and no chain has that name; allowed: one, two"]
