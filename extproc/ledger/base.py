@@ -194,8 +194,8 @@ class Treasury(Ledger, Protocol):
     async def publish(self, org: str, table: bytes, expected: int, changed: dict[str, int]) -> Published:
         """Put a budget table in force if the one in force has the epoch `expected` (0: there is none).
 
-        `changed`: new limit by budget id, written into the windows that exist. From the return on no reservation
-        under the old table is granted.
+        `changed`: new limit by id of the table's entry, written into the windows that exist, those of a budget for each
+        one included. From the return on no reservation under the old table is granted.
         """
         ...
 

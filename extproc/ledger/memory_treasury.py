@@ -25,6 +25,12 @@ from extproc.money.amounts import (
 )
 
 
+def _limit_of(budget: str, changed: dict[str, int]) -> int | None:
+    """The new limit of a window's budget; one for each one (`team: "*"`) has an id that begins with its entry's."""
+    entry = budget.rpartition(".")[0] if budget.split(".")[1:2] == ["all"] else budget
+    return changed.get(budget, changed.get(entry))
+
+
 class MemoryTreasury(MemoryLedger, Treasury):
     """MemoryLedger with what operators, the exporter and shared limits need."""
 
@@ -38,7 +44,7 @@ class MemoryTreasury(MemoryLedger, Treasury):
         if book.epoch != expected:
             return Published("STALE", book.epoch)
         for name, window in book.windows(now):
-            limit = changed.get(name.rpartition(":")[0])
+            limit = _limit_of(name.rpartition(":")[0], changed)
             window.limit = window.limit if limit is None else limit
         book.epoch = now if book.epoch == 0 else book.epoch + 1
         book.table = table

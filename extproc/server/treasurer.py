@@ -111,6 +111,9 @@ class Treasurer:
                     return False
                 if stored is not None and (stored.entries == self._own.entries
                                            or not tables.supersedes(self._own, stored)):
+                    if stored.entries != self._own.entries:
+                        _log.warning("budgets of %s: generation %d is in force; those of this gateway.yaml are older "
+                                     "(%d) and are not", org, stored.generation, self._own.generation)
                     self._in_force(org, book, epoch, stored)
                     return True
                 published = await self._ledger.publish(

@@ -15,7 +15,7 @@ from pathlib import Path
 import uvloop
 
 from extproc import textmodel
-from extproc.config import ConfigError, load
+from extproc.config import ConfigError, changed_at, load
 from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.keys import KeyStore
 from extproc.ledger.redis_treasury import RedisTreasury
@@ -101,11 +101,6 @@ def _watch_ended(task: asyncio.Task[None], stop: asyncio.Event) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("the watch of this worker failed; the worker ends", exc_info=error)
         stop.set()
-
-
-def changed_at(config: Path) -> int:
-    """When a configuration was written, in ms: the generation of its budgets where it names none."""
-    return config.stat().st_mtime_ns // 1_000_000
 
 
 def _reload(runtimes: Runtimes, treasurer: Treasurer, config: Path, folder: Path) -> None:

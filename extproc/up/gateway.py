@@ -13,6 +13,7 @@ import signal
 import ssl
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,14 @@ class Gateway:
         if self._options.config is not None:
             try:
                 self._text = self._options.config.read_text("utf-8")
+                self._written = self._options.config.stat().st_mtime_ns
             except OSError as error:
                 raise ConfigError([f"{self._options.config}: cannot be read: {error.strerror}"]) from error
             self._name, self._from = str(self._options.config), self._options.config.parent
         else:
             self.found = await self._discover()
             self._text, self._name, self._from = discovery.configuration(self.found), "(found)", Path()
+            self._written = time.time_ns()
         self._seen = self._text
         self.config: GatewayConfig = parse(self._text, self._name, self._from)
         self._effective = self._run / "gateway.yaml"
@@ -168,6 +171,8 @@ class Gateway:
         self.dialects = {name: runtime.dialect(name) for name in self.config.backends}
         temporary = self._effective.with_suffix(".new")
         _private(temporary, self._text)  # it may have providers' keys
+        # The workers' budgets are as old as the file, or else a restart would put older ones in force again.
+        os.utime(temporary, ns=(self._written, self._written))
         temporary.rename(self._effective)
 
     async def _discover(self) -> list[discovery.Found]:
@@ -354,7 +359,7 @@ class Gateway:
             except OSError:
                 continue  # being replaced; the next look finds it
             if text != self._seen:
-                self._seen = text
+                self._seen, self._written = text, time.time_ns()
                 await self._reload(text)
 
     async def _watch_locals(self) -> None:

@@ -556,6 +556,17 @@ class TestOperators:
         ended = await desk.end(rid, 1, 500, usd("a"), usd("b"))
         assert ended.unfunded_nano_usd == 200
 
+    async def test_publish_for_each_one(self, desk: Desk) -> None:
+        """A lowered budget for each one lowers the windows of all of them, and none of a budget whose id looks alike."""
+        web, named, zoned = usd("team.all.usd.month.aa"), usd("team.aa.usd.month"), usd("team.aa.usd.month.bb")
+        rid = await desk.open(100, web, named, zoned)
+        await desk.publish(**{"team.all.usd.month": 150, "team.aa.usd.month": 400})
+        assert {name: state.limit for name, state in (await desk.windows()).items()} == {
+            web.id: 150, named.id: 400, zoned.id: 1000}
+        begun = await desk.begin(rid, 1, 300)
+        assert (begun.code, begun.blocked, begun.free) == ("BUDGET", web.id, 50)
+        assert await desk.state(web.id) == (0, 100, 0)
+
     async def test_adjust(self, desk: Desk) -> None:
         """A correction counts once per id, up and down, with a record of its own."""
         ids = [make_rid(), make_rid()]
