@@ -79,12 +79,6 @@ def name_of(store: str) -> str:
     return hashlib.sha256(store.encode()).hexdigest()[:12]
 
 
-def place_of(url: str) -> str:
-    """Return what tells a store from others: its address, without password and options, which may change."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"  # a password may have signs of its own
-
-
 class Segment:
     """One file, locked. Only places are kept in memory; entries are read when they are wanted."""
 

@@ -23,10 +23,11 @@ import msgspec
 from aiohttp import web
 
 from extproc.config import ConfigError, GatewayConfig, parse
+from extproc.ledger.address import place_of
 from extproc.server.count import workers
 from extproc.up import admin, detected, discovery, ports, ready, recognize
 from extproc.up.children import Child
-from extproc.up.store import AGAIN, URL, StoreAway, StoreUnusable, ask, identity
+from extproc.up.store import AGAIN, URL, StoreAway, StoreUnusable, ask
 
 _log = logging.getLogger("extproc.up")
 POLL = 0.5
@@ -293,13 +294,11 @@ class Gateway:
 
     def _store_name(self) -> str:
         """What tells the store from others, for as long as its data lives."""
-        from extproc.ledger.spool import place_of
-
         return f"embedded in {self.folder}" if self.redis_note.startswith("embedded") else place_of(self.redis_url)
 
     def _tables_seen(self) -> Path:
         """The file of the orgs whose budget tables this store had: what is gone then was lost."""
-        store = "embedded" if self.redis_note.startswith("embedded") else identity(self.redis_url)
+        store = "embedded" if self.redis_note.startswith("embedded") else place_of(self.redis_url)
         return self.folder / f"budget-tables-{hashlib.sha256(store.encode()).hexdigest()[:12]}"
 
     async def _start_envoy(self) -> None:
