@@ -31,6 +31,10 @@ from extproc.money.amounts import (
 LEASE_MS = 120_000
 """How long a reservation lives without a sign of life (renewed while a stream runs)."""
 
+MARK_MS = 60_000
+"""How long a request is remembered that took of, or corrected, limits shared by all orgs: a repeated call comes sooner,
+also one that lay in the socket of a frozen server. A mark takes some 150 bytes of the store."""
+
 ReserveCode = Literal["OK", "GONE"]
 BeginCode = Literal["OK", "GONE"]
 EndCode = Literal["DONE", "OPEN", "DUP", "LATE", "ORPHAN", "TOO_OLD"]
@@ -247,13 +251,13 @@ class Treasury(Ledger, Protocol):
         """Return all windows of the org at one moment."""
         ...
 
-    async def take(self, scope: str, limits: tuple[RateLimit, ...]) -> Taken:
+    async def take(self, scope: str, rid: bytes, limits: tuple[RateLimit, ...]) -> Taken:
         """Take rate limits shared by all orgs (of one backend or model), all or nothing.
 
-        Not idempotent: a call repeated after a timeout may take twice. These are rates, never money.
+        Idempotent by request for MARK_MS.
         """
         ...
 
-    async def give_back(self, scope: str, true_ups: tuple[TrueUp, ...]) -> None:
-        """Correct what was taken of shared limits to what was used; 0 where nothing was sent."""
+    async def give_back(self, scope: str, rid: bytes, true_ups: tuple[TrueUp, ...]) -> None:
+        """Correct what a request took of shared limits to what was used; 0 where nothing was sent. Once, likewise."""
         ...

@@ -224,7 +224,7 @@ class Performer:
         account = _account(carried, action)
         if carried.taken is not None and action.attempt == 1:
             used = (action.tokens.total_input or 0) + (action.tokens.total_output or 0)
-            channel.later(self._treasurer.settle_shared(carried.taken, used))
+            channel.later(self._treasurer.settle_shared(bytes.fromhex(carried.rid), carried.taken, used))
 
         self._beginning.discard((carried.rid, action.attempt))
         channel.later(self.cashier.end(carried, action, settlement, account))
@@ -248,7 +248,7 @@ class Performer:
                     stream.hear(_finished(attempts or []))
                 if attempts is not None:
                     if action.taken is not None and code == "DONE" and not (attempts or action.attempt):
-                        await self._treasurer.give_back(action.taken)  # it was never sent
+                        await self._treasurer.give_back(rid, action.taken)  # it was never sent
                     # Else no attempt was made, or the client left it, or what there was is not known any more.
                     if (attempts or code != "DUP") and (action.wait or action.attempt):
                         self._finished(action, tried, attempts)

@@ -79,7 +79,7 @@ class Treasurer:
                     await self._ledger.finish(org, rid)  # of a store that went back, and did not tell before
                     return Reserved("EMPTY", Grant("EMPTY", self._now()), ask)
                 case "OK":
-                    return await self._shared(Reserved("OK", grant, ask), plan)
+                    return await self._shared(rid, Reserved("OK", grant, ask), plan)
                 case "GONE" | "LIMIT" | "BUDGET" | "LOG_FULL":
                     return Reserved(grant.code, grant, ask)
         # The store's clock or its table changes faster than we can follow.
@@ -157,7 +157,7 @@ class Treasurer:
         book.connections, book.look_at = self._ledger.connections, now + LOOK_EVERY
         return True
 
-    async def _shared(self, reserved: Reserved, plan: Plan) -> Reserved:
+    async def _shared(self, rid: bytes, reserved: Reserved, plan: Plan) -> Reserved:
         """Take the limits of the first backend of the granted chain that has room."""
         if not plan.shared or reserved.grant is None:
             return reserved
@@ -165,7 +165,7 @@ class Treasurer:
         for index, shared in enumerate(backends):
             if not shared.limits:
                 return msgspec.structs.replace(reserved, skipped=index)
-            taken = await self._ledger.take(shared.scope, shared.limits)
+            taken = await self._ledger.take(shared.scope, rid, shared.limits)
             if taken.code == "OK":
                 return msgspec.structs.replace(reserved, skipped=index, taken=shared)
             if not shared.moves or index == len(backends) - 1:
@@ -176,17 +176,17 @@ class Treasurer:
                 return Reserved("LIMIT", grant, msgspec.structs.replace(ask, limits=(*ask.limits, *shared.limits)))
         return reserved
 
-    async def settle_shared(self, shared: Shared, tokens: int) -> None:
+    async def settle_shared(self, rid: bytes, shared: Shared, tokens: int) -> None:
         """Correct what a request took of a backend's limits to what it used."""
-        await self._correct(shared, tuple(true_up(limit, tokens) for limit in shared.limits))
+        await self._correct(rid, shared, tuple(true_up(limit, tokens) for limit in shared.limits))
 
-    async def give_back(self, shared: Shared) -> None:
+    async def give_back(self, rid: bytes, shared: Shared) -> None:
         """Give back all that a request took of a backend's limits: it was never sent."""
-        await self._correct(shared, tuple(TrueUp.of(limit, 0) for limit in shared.limits))
+        await self._correct(rid, shared, tuple(TrueUp.of(limit, 0) for limit in shared.limits))
 
-    async def _correct(self, shared: Shared, ups: tuple[TrueUp, ...]) -> None:
+    async def _correct(self, rid: bytes, shared: Shared, ups: tuple[TrueUp, ...]) -> None:
         try:
-            await self._ledger.give_back(shared.scope, ups)
+            await self._ledger.give_back(shared.scope, rid, ups)
         except LedgerUnavailable:
             _log.warning("a rate limit of %s was not corrected: the store is not reachable", shared.scope)
 

@@ -123,7 +123,7 @@ async def main_path(store: RedisTreasury, org: str) -> None:
     await desk.reserve(make_rid(), budgets=(usd(),), lease=0)
     assert await store.sweep(org) == 1
     await store.note(org, make_rid(), b"", ROW, (gcra("x"),))
-    assert (await store.take("be:local", (gcra("x"),))).code == "OK"
+    assert (await store.take("be:local", make_rid(), (gcra("x"),))).code == "OK"
     assert await KeyStore(store.door).get(b"0" * 32) is None
     assert org in await store.orgs()
 
