@@ -6,6 +6,7 @@ Every call may be repeated blindly after a timeout: reserve is idempotent by req
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol, overload
 
 import msgspec
@@ -241,6 +242,9 @@ class Treasury(Ledger, Protocol):
         """Return how far the org's stream is, and whether it has lost a record that was seen there: then the store went
         back to older data."""
         ...
+
+    on_recorded: Callable[[str, Mark], None] | None
+    """Told the org and the id (without a number of records) of each record that a call of this process appended."""
 
     @property
     def connections(self) -> int:

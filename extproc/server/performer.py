@@ -22,7 +22,7 @@ from extproc.core.request_stage import RequestStage
 from extproc.ledger.base import LEASE_MS, BeginCode, LedgerUnavailable, RollupRow, Settlement, Treasury
 from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.spool import Spool
-from extproc.money.amounts import Account, BegunCode, Ended
+from extproc.money.amounts import Account, BegunCode, Crossing, Ended
 from extproc.money.purse import Allowance
 from extproc.pb import usage_pb2 as pb
 from extproc.runtime import Runtime
@@ -303,6 +303,7 @@ class Performer:
         while True:
             await asyncio.sleep(WATCH_EVERY)
             now, pause = time.monotonic(), self.runtimes.current.config.failover.ping_interval
+            self._treasurer.remember()
             for stream, stage in [(s, s.stage) for s in self._streams if isinstance(s.stage, AttemptStage)]:
                 quiet = now - stream.last
                 if stage.streaming and quiet > stage.patience:
@@ -384,10 +385,15 @@ def _account(carried: ev.Carried, end: ev.End) -> Account | None:
     return Account(carried.ask.budgets, ups)
 
 
+def tell_crossed(org: str, crossed: tuple[Crossing, ...]) -> None:
+    """Say once that a budget crossed a soft limit."""
+    for crossing in crossed:
+        _log.warning("budget %s of %s has reached %d %%", crossing.budget, org, crossing.percent)
+
+
 def _tell(org: str, ended: Ended) -> None:
     """Say once that a budget crossed a soft limit, or that a provider billed more than could be funded."""
-    for crossing in ended.crossed:
-        _log.warning("budget %s of %s has reached %d %%", crossing.budget, org, crossing.percent)
+    tell_crossed(org, ended.crossed)
     if ended.unfunded_nano_usd:
         _log.error("%d n$ of %s are not covered by any budget", ended.unfunded_nano_usd, org)
 
