@@ -58,13 +58,13 @@ class Delivery:
     # ------------------------------------------------------------------------------------ what comes in
 
     def intend(self, entry: Entry) -> bool:
-        """Write down before its dispatch what an attempt costs if nobody can say more. False: do not dispatch."""
+        """Write down before its dispatch what an attempt costs if nobody can say more. False: it is nowhere."""
         if self._spool is None:
             return False
         try:
             self._spool.put(entry, intent=True)
         except SpoolFull as full:
-            _log.error("nothing more is dispatched without the store: %s", full)
+            _log.error("an attempt without the store cannot be written down: %s", full)
             return False
         self._dirty = True
         return True

@@ -169,10 +169,14 @@ class Performer:
     def _begin(self, action: ev.Begin, stream: Watched, channel: Channel) -> None:
         carried = _carried(stream)
         self.board.began(stream, action.backend)
+        row = _row(carried, action.backend, action.model)
+        if not carried.reserved:
+            self.cashier.remember(carried, action, row)
+            return
         need = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
                           outcome=pb.Attempt.EXPIRED).SerializeToString()
 
-        runtime, row = self.runtimes.of(carried.generation), _row(carried, action.backend, action.model)
+        runtime = self.runtimes.of(carried.generation)
         allowance, key = _allowance(runtime), (carried.rid, action.attempt)
         self._beginning.add(key)
 
@@ -201,6 +205,8 @@ class Performer:
                         channel.later(self._withdraw(carried, action))
                 elif from_purse(carried):
                     code = "OK"
+            elif code == "unavailable" and running:
+                self.cashier.remember(carried, action, row)
             stream.hear(ev.Begun(code))
 
         channel.later(call())
