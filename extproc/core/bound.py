@@ -2,11 +2,13 @@
 
 Input: a byte-level tokenizer makes at most one token of a byte, so the body's bytes and the template's overhead bound
 the tokens; images count by the largest formula of any provider; what is not in the body (files by id, URLs, stored
-conversations) can fill the model's whole context. Output: `max_tokens` as sent.
+conversations), and files whose text and pages are packed (PDF), can fill the model's whole context, and again for each
+use of a server tool. Output: `max_tokens` as sent.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from fractions import Fraction
 
@@ -25,10 +27,22 @@ UNKNOWN_CONTEXT = 1_000_000
 """The context of a model that nobody told, for what is not in the body."""
 SERVER_TOOL_PASSES = 6
 """Billed passes over the context that a request with server tools can cause, when it does not say how many."""
+_HIDDEN = re.compile(rb"\\u00[4-7][0-9A-Fa-f]")
+"""A letter written as an escape, as no ordinary encoder does: any name may be in the body so."""
 _WITHIN = frozenset({"n", "best_of", "echo", "logprobs", "audio", "functions", "prompt:list", "prompt:tokens"})
 """Demands that bring in nothing from outside the body."""
+_SEARCHES = frozenset({"web_search_options"})
+"""Settings that make a model read what is not in the body."""
+_DEARER_TIERS = ("priority", "fast")
 LEAST_OUTPUT = 256
 """Output tokens below which an answer is not worth starting."""
+
+
+class _Calls(msgspec.Struct):
+    max_tool_calls: int | None = None
+
+
+_CALLS = msgspec.json.Decoder(_Calls)
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -51,25 +65,54 @@ def bound_of(conversation: Conversation, body: bytes) -> Bound:
     """The bound of a parsed request, from its bytes. A count of tokens costs nothing."""
     if conversation.task == "count":
         return Bound(0)
-    passes = 1 if set(conversation.demands) - _WITHIN else 0
+    passes = _passes(conversation, body)
     media, images = 0, 0
     for part in _parts(conversation):
         match part:
             case Image(data=str() as data):
                 media, images = media + len(data), images + 1
-            case Image() | Document(url=str()):
+            case Document(media_type=str() as kind, url=None) if kind.startswith("text/"):
+                pass
+            case Image() | Document(url=str()) | Document(data=str()):
                 passes = max(passes, 1)
             case Foreign():
                 passes = max(passes, 1)
             case _:
                 pass
-    for tool in conversation.tools:
-        if isinstance(tool.foreign, dict):
-            uses = tool.foreign.get("max_uses")
-            passes = max(passes, uses + 1 if isinstance(uses, int) and 0 <= uses < 1000 else SERVER_TOOL_PASSES)
     tokens = upper_bound(body) - media + images * IMAGE_TOKENS
-    predicted = tokens if b'"prediction"' in body else 0
-    return Bound(tokens, passes, max(conversation.n, conversation.best_of, 1), b'"cache_control"' in body, predicted)
+    hidden = _HIDDEN.search(body) is not None
+    predicted = tokens if hidden or b'"prediction"' in body else 0
+    return Bound(tokens, passes, max(conversation.n, conversation.best_of, 1), hidden or b'"cache_control"' in body,
+                 predicted)
+
+
+def _passes(conversation: Conversation, body: bytes) -> int:
+    """How often demands and server tools can have the whole context billed; each use of a tool is a pass more."""
+    foreign = [tool.foreign for tool in conversation.tools if isinstance(tool.foreign, dict)]
+    if not foreign:
+        return 1 if set(conversation.demands) - _WITHIN or set(conversation.unmapped) & _SEARCHES else 0
+    if (calls := _most_calls(body)) is not None:
+        return 1 + calls
+    uses = [tool.get("max_uses") for tool in foreign]
+    known = [count for count in uses if isinstance(count, int) and count >= 0]
+    return 1 + sum(known) + (SERVER_TOOL_PASSES - 1 if len(known) < len(uses) else 0)
+
+
+def _most_calls(body: bytes) -> int | None:
+    """The calls of all server tools that a request allows, in the words of OpenAI's responses."""
+    try:
+        most = _CALLS.decode(body).max_tool_calls
+    except msgspec.MsgspecError:
+        return None
+    return None if most is None else max(most, 0)
+
+
+def unpriced(conversation: Conversation) -> tuple[str, ...]:
+    """What a request asks for that costs more than prices by token say: faster or located service, and sound."""
+    found = [name for name in ("inference_geo", "audio", "foreign:input_audio") if name in conversation.demands]
+    if conversation.extras.get("service_tier") in _DEARER_TIERS:
+        found.append("service_tier")
+    return (*found, *(("speed",) if "speed" in conversation.unmapped else ()))
 
 
 def output_of(conversation: Conversation) -> int | None:
