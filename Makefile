@@ -25,6 +25,7 @@ eval: $(READY)
 chaos: $(READY)
 	$(PY) -m tests.chaos.driver --requests 20000
 	$(PY) -m tests.chaos.data_plane --requests 20000
+	$(PY) -m tests.chaos.data_plane --requests 5000 --store redis --allow 0.2
 
 # Command-line coding agents through the gateway, each in a folder of its own.
 test-clients: $(READY) $(CLIENTS)/.ready

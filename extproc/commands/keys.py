@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,20 +101,30 @@ def list_(team: tuple[str, ...], everything: bool, limit: int | None, form: str,
     place = find(redis_url, config, state, org)
     most = limit or (SHOWN if form == "table" else None)
     now = time.time_ns() // 1_000_000
+    put = partial(write, output=None)
 
-    async def read(ledger: RedisTreasury) -> tuple[list[KeyRecord], bool]:
+    async def read(ledger: RedisTreasury) -> bool:
         found: list[KeyRecord] = []
+        pages, count = None if form == "table" else tables.Pages("csv" if form == "csv" else "json", put), 0
+        if pages is not None:
+            pages.add(_table([], now, 64))
         async for page in _store(ledger).pages():
-            found += [record for record in page if (everything or record.state(now) in ("live", "not yet"))
-                      and (not team or record.caller.team in team)]
-            if most is not None and len(found) > most:
-                return found[:most], True
-        return found, False
+            some = [record for record in page if (everything or record.state(now) in ("live", "not yet"))
+                    and (not team or record.caller.team in team)]
+            kept, count = some if most is None else some[: max(most - count, 0)], count + len(some)
+            if pages is None:
+                found += kept
+            else:
+                pages.add(_table(kept, now, 64))
+            if most is not None and count > most:
+                break
+        if pages is None:
+            put(tables.as_text(_table(found, now, 16), _width()))
+        else:
+            pages.close()
+        return most is not None and count > most
 
-    found, more = run(place, read)
-    table = _table(found, now, 16 if form == "table" else 64)
-    write(tables.as_csv(table) if form == "csv" else tables.as_json(table) if form == "json"
-          else tables.as_text(table, _width()), None)
+    more = run(place, read)
     if more:
         click.echo(f"extproc: only the first {most} are shown; raise --limit, or use --format csv", err=True)
 

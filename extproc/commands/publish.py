@@ -77,12 +77,13 @@ async def _each(ledger: RedisTreasury, place: Place, root: Path | None, all_orgs
 def _table(path: Path | None) -> Table:
     """Return the table of a configuration. Raises CommandError, ConfigError."""
     from extproc.commands.store import read_config
+    from extproc.config import changed_at
     from extproc.core.admission import table_of
 
     if path is None:
         raise CommandError("give the gateway.yaml whose budgets to put in force, with -c")
     config = read_config(path)
-    return table_of(config.budgets, config.limits, config.money.generation or int(path.stat().st_mtime))
+    return table_of(config.budgets, config.limits, config.money.generation or changed_at(path))
 
 
 async def _publish(ledger: RedisTreasury, org: str, own: Table, force: bool) -> str:

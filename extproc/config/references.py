@@ -120,7 +120,11 @@ def _in_money(config: GatewayConfig) -> list[Finding]:
         seen.add(what)
     for index, limit in enumerate(config.limits):
         unit = next(u for u in ("requests", "tokens", "concurrent") if getattr(limit, u) is not None)
-        what = ("limit", *limit.for_.pair(), unit, limit.per)
+        dimension, whose = limit.for_.pair()
+        if dimension == "backend" and whose not in ("*", *config.backends):
+            found.append((("limits", index, "for", "backend"),
+                          f"unknown backend {whose}; allowed: {', '.join(sorted(config.backends))}, *"))
+        what = ("limit", dimension, whose, unit, limit.per)
         if what in seen:
             found.append((("limits", index), f"another limit of {unit} of the same stands above"))
         seen.add(what)

@@ -191,9 +191,7 @@ class AttemptStage:
         self._limits, self._last = runtime.config.failover, self._number >= carried.backends
         self._model = self._backend.model
         self._state, self._settled = "body", False
-        if not carried.reserved:
-            self._begun = True
-            return [Proceed("request_headers")]
+        self._begun = not carried.reserved  # of which the store knows nothing, and nobody answers
         return [Begin(self._number, self._backend.name, self._model, self._need(carried)), Proceed("request_headers")]
 
     def _need(self, carried: Carried) -> Need | None:

@@ -2,12 +2,14 @@
 
 Input: a byte-level tokenizer makes at most one token of a byte, so the body's bytes and the template's overhead bound
 the tokens; images count by the largest formula of any provider; what is not in the body (files by id, URLs, stored
-conversations) can fill the model's whole context, and again with each use of a tool that the provider runs. Output:
-`max_tokens` as sent. Both in the dearest tier that the request can be served in.
+conversations), and files whose text and pages are packed (PDF), can fill the model's whole context, and again with each
+use of a tool that the provider runs. Output: `max_tokens` as sent. Both in the dearest tier that the request can be
+served in.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 
@@ -29,8 +31,14 @@ SERVER_TOOL_USES = 5
 """Uses of its provider's own tools that a request is paid for where it does not say how many."""
 _TIERS = ("priority", "fast")
 PriceOf = Callable[[str, str], Price | None]
+_HIDDEN = re.compile(rb"\\u00[4-7][0-9A-Fa-f]")
+"""A letter written as an escape, as no ordinary encoder does: any name may be in the body so."""
 _WITHIN = frozenset({"n", "best_of", "echo", "logprobs", "audio", "functions", "prompt:list", "prompt:tokens"})
 """Demands that bring in nothing from outside the body."""
+_SEARCHES = frozenset({"web_search_options"})
+"""Settings that make a model read what is not in the body."""
+_SPEAK = {"service_tier": ("openai", "mistral"), "speed": ("anthropic",), "inference_geo": ("anthropic",)}
+"""Settings that are billed above the listed price -> the dialects that pass them on."""
 LEAST_OUTPUT = 256
 """Output tokens below which an answer is not worth starting."""
 
@@ -64,26 +72,28 @@ def bound_of(conversation: Conversation, body: bytes, uses: int = SERVER_TOOL_US
     """
     if conversation.task == "count":
         return Bound(0)
-    passes = 1 if set(conversation.demands) - _WITHIN else 0
+    passes = 1 if set(conversation.demands) - _WITHIN or set(conversation.unmapped) & _SEARCHES else 0
     media, images = 0, 0
     for part in _parts(conversation):
         match part:
             case Image(data=str() as data):
                 media, images = media + len(data), images + 1
-            case Image() | Document(url=str()):
+            case Document(media_type=str() as kind, url=None) if kind.startswith("text/"):
+                pass
+            case Image() | Document(url=str()) | Document(data=str()):
                 passes = max(passes, 1)
             case Foreign():
                 passes = max(passes, 1)
             case _:
                 pass
     tools = served(conversation, uses)
-    if tools.uses:
-        passes = max(passes, tools.uses + 1)
+    passes = max(passes, tools.uses + 1 if tools.uses else 0)
+    hidden = b"\\u00" in body and _HIDDEN.search(body) is not None
     tokens = upper_bound(body) - media + images * IMAGE_TOKENS
-    predicted = tokens if b'"prediction"' in body else 0
-    searches = max(tools.searches, b'"web_search_options"' in body)
-    return Bound(tokens, passes, max(conversation.n, conversation.best_of, 1), b'"cache_control"' in body, predicted,
-                 searches, uses, _terms(body), tools.models)
+    predicted = tokens if hidden or b'"prediction"' in body else 0
+    return Bound(tokens, passes, max(conversation.n, conversation.best_of, 1), hidden or b'"cache_control"' in body,
+                 predicted, max(tools.searches, bool(set(conversation.unmapped) & _SEARCHES)), uses,
+                 (*_TIERS, "us", "auto") if hidden else _terms(body), tools.models)
 
 
 def _terms(body: bytes) -> tuple[str, ...]:
@@ -93,6 +103,18 @@ def _terms(body: bytes) -> tuple[str, ...]:
     if b'"inference_geo"' in body and b'"us"' in body:
         found.append("us")
     return (*found, "auto")
+
+
+def unpriced(conversation: Conversation, backend: Backend) -> tuple[str, ...]:
+    """What a request asks for whose price at a backend nobody gave: faster or located service, and sound."""
+    found = [name for name in ("audio", "foreign:input_audio") if name in conversation.demands]
+    known = {name for name, _ in backend.price.factors} if backend.price is not None else set[str]()
+    tier = conversation.extras.get("service_tier")
+    asked = {"service_tier": tier if tier in _TIERS else None,
+             "speed": "fast" if "speed" in conversation.unmapped else None,
+             "inference_geo": "us" if "inference_geo" in conversation.demands else None}
+    return (*found, *(name for name, term in asked.items()
+                      if term is not None and term not in known and backend.dialect in _SPEAK[name]))
 
 
 def output_of(conversation: Conversation) -> int | None:

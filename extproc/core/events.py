@@ -206,7 +206,7 @@ class Reserve(msgspec.Struct, frozen=True):
 
 
 class Begin(msgspec.Struct, frozen=True):
-    """Announce an attempt before its dispatch; `Begun` follows."""
+    """Announce an attempt before its dispatch; `Begun` follows where the request has a reservation."""
 
     attempt: int
     backend: str

@@ -13,7 +13,6 @@ _CLIENTS = ("bash_", "text_editor_", "memory_", "computer_2", "computer_use", "l
 _COUNTED = ("web_search_2", "web_fetch_2")
 """Anthropic's that take `max_uses`."""
 _SEARCHES = "web_search"
-MOST_USES = 1000
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -73,4 +72,4 @@ def _searches(tool: dict[str, Any]) -> bool:
 
 def _named(tool: dict[str, Any], most: int) -> int:
     uses = tool.get("max_uses")
-    return uses if isinstance(uses, int) and not isinstance(uses, bool) and 0 <= uses < MOST_USES else most
+    return uses if isinstance(uses, int) and not isinstance(uses, bool) and uses >= 0 else most

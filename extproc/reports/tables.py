@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -242,6 +242,28 @@ def as_json(table: Table, **more: Any) -> str:
                 if column.kind != "text"]
         content["total"] = as_data(Table(tuple(c for c, _ in sums), [tuple(cell for _, cell in sums)]))[0]
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+class Pages:
+    """Writes rows as `as_csv` and `as_json` do, a page at a time: memory does not grow with them."""
+
+    def __init__(self, form: Literal["csv", "json"], put: Callable[[str], None]) -> None:
+        self._form, self._put, self._rows, self._begun = form, put, 0, False
+
+    def add(self, page: Table) -> None:
+        """Write its rows; all pages have the same columns."""
+        if self._form == "csv":
+            self._put(as_csv(page, header=not self._begun))
+        else:
+            rows = [json.dumps(row, ensure_ascii=False, indent=2).replace("\n", "\n    ") for row in as_data(page)]
+            head = "" if self._begun else '{\n  "rows": ['
+            self._put(head + "".join(f"{',' if self._rows + at else ''}\n    {row}" for at, row in enumerate(rows)))
+        self._begun, self._rows = True, self._rows + len(page.rows)
+
+    def close(self) -> None:
+        """Write the end; there must have been a page, be it an empty one."""
+        if self._form == "json":
+            self._put("\n  ]\n}\n" if self._rows else "]\n}\n")
 
 
 def as_parquet(table: Table) -> bytes:

@@ -13,6 +13,7 @@ import signal
 import ssl
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,10 +24,11 @@ import msgspec
 from aiohttp import web
 
 from extproc.config import ConfigError, GatewayConfig, parse
+from extproc.ledger.address import place_of
 from extproc.server.count import workers
 from extproc.up import admin, detected, discovery, ports, ready, recognize
 from extproc.up.children import Child
-from extproc.up.store import AGAIN, URL, StoreAway, StoreUnusable, ask, identity
+from extproc.up.store import AGAIN, URL, StoreAway, StoreUnusable, ask
 
 _log = logging.getLogger("extproc.up")
 POLL = 0.5
@@ -155,12 +157,14 @@ class Gateway:
         if self._options.config is not None:
             try:
                 self._text = self._options.config.read_text("utf-8")
+                self._written = self._options.config.stat().st_mtime_ns
             except OSError as error:
                 raise ConfigError([f"{self._options.config}: cannot be read: {error.strerror}"]) from error
             self._name, self._from = str(self._options.config), self._options.config.parent
         else:
             self.found = await self._discover()
             self._text, self._name, self._from = discovery.configuration(self.found), "(found)", Path()
+            self._written = time.time_ns()
         self._seen = self._text
         self.config: GatewayConfig = parse(self._text, self._name, self._from)
         self._effective = self._run / "gateway.yaml"
@@ -173,6 +177,8 @@ class Gateway:
         self.dialects = {name: runtime.dialect(name) for name in self.config.backends}
         temporary = self._effective.with_suffix(".new")
         _private(temporary, self._text)  # it may have providers' keys
+        # The workers' budgets are as old as the file, or else a restart would put older ones in force again.
+        os.utime(temporary, ns=(self._written, self._written))
         temporary.rename(self._effective)
 
     async def _discover(self) -> list[discovery.Found]:
@@ -300,13 +306,11 @@ class Gateway:
 
     def _store_name(self) -> str:
         """What tells the store from others, for as long as its data lives."""
-        from extproc.ledger.spool import place_of
-
         return f"embedded in {self.folder}" if self.redis_note.startswith("embedded") else place_of(self.redis_url)
 
     def _tables_seen(self) -> Path:
         """The file of the orgs whose budget tables this store had: what is gone then was lost."""
-        store = "embedded" if self.redis_note.startswith("embedded") else identity(self.redis_url)
+        store = "embedded" if self.redis_note.startswith("embedded") else place_of(self.redis_url)
         return self.folder / f"budget-tables-{hashlib.sha256(store.encode()).hexdigest()[:12]}"
 
     async def _start_envoy(self) -> None:
@@ -368,7 +372,7 @@ class Gateway:
             except OSError:
                 continue  # being replaced; the next look finds it
             if text != self._seen:
-                self._seen = text
+                self._seen, self._written = text, time.time_ns()
                 await self._reload(text)
 
     async def _watch_locals(self) -> None:

@@ -11,7 +11,9 @@ from dataclasses import replace
 
 import pytest
 
+from extproc.config import changed_at
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.money.tables import decode
 from tests.data_plane import upstream as up
 from tests.data_plane.conftest import running
 
@@ -214,6 +216,21 @@ def test_a_stream_that_is_left_is_settled(plane):
     [window] = [w for w in audit(plane).windows if w.limit == 20_000_000_000]
     assert window.reserved == 0
     assert 0 < window.spent < 3_000_000_000
+
+
+def test_budgets_are_as_old_as_their_file(plane):
+    """A gateway that is started anew with an older file does not put its budgets in force over newer ones."""
+    plane.upstream.always["oa0"] = answer()
+    assert ask(plane, "web").status == 200
+
+    async def read():
+        ledger = RedisTreasury(plane.store)
+        try:
+            return (await ledger.table("default"))[1]
+        finally:
+            await ledger.close()
+
+    assert decode(asyncio.run(read())).generation == changed_at(plane.config)
 
 
 def test_stranger_is_refused(plane):

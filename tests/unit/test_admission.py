@@ -67,6 +67,19 @@ def bound(**fields: Any):
     return bound_of(CLIENTS["openai"].parse_request(raw), raw)
 
 
+def test_an_accent_spelled_in_two_characters_is_the_same() -> None:
+    """Keys of the store and tokens spell names in composed form; budgets, limits and keys of the file are read so, and a
+    project that a client names."""
+    rt = made("""
+budgets: [{for: {team: "Cafe\\u0301"}, usd: 10, per: month}]
+limits: [{for: {project: "Cafe\\u0301"}, requests: 60, per: minute}]
+""")
+    who = Identity("o", "Caf\u00e9", "Caf\u00e9")
+    table = table_of(rt.config.budgets, rt.config.limits, 1)
+    assert len(entries_for(table, who)) == 1
+    assert len(limits_for(rt.config.limits, who, 10)) == 1
+
+
 def test_budgets_of_an_identity() -> None:
     """A request counts against the budgets of its own team, user and org, each user apart."""
     config = made().config

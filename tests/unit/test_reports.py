@@ -154,6 +154,23 @@ class TestForms:
         found = tables.without(Table((Column("a"), Column("b")), [("1", "2")], ("3", "4")), "a")
         assert (found.columns, found.rows, found.total) == ((Column("b"),), [("2",)], ("4",))
 
+    @pytest.mark.parametrize("sizes", [[], [0], [1], [2], [0, 1, 0, 2, 3], [3, 0]])
+    def test_pages(self, sizes: list[int]) -> None:
+        """Written page by page, a table is as it is in one piece, and each page is written before the next one comes."""
+        rows = [("a\u2028\n\"b", number, ("x", "y")) for number in range(sum(sizes))]
+        columns = (Column("a"), Column("n", "count"), Column("c", "list"))
+        whole, written = Table(columns, rows), dict[str, list[str]]()
+        for form in ("csv", "json"):
+            pages = tables.Pages(form, written.setdefault(form, []).append)
+            pages.add(Table(columns, []))
+            for number, size in enumerate(sizes):
+                start = sum(sizes[:number])
+                pages.add(Table(columns, rows[start : start + size]))
+                assert len(written[form]) == number + 2
+            pages.close()
+        assert "".join(written["csv"]) == tables.as_csv(whole)
+        assert "".join(written["json"]) == tables.as_json(whole)
+
     def test_narrow_text(self) -> None:
         """In a narrow terminal names are folded, numbers are whole."""
         text = as_text(Table((Column("name"), Column("cost", "usd")), [("x" * 50, 1)]), 40)
