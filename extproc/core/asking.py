@@ -63,8 +63,9 @@ def _refuse_unpriced(runtime: Runtime, chain: Chain, model: str, conversation: C
     for backend in resolved(runtime, chain.backends, model):
         costs = backend.price is not None and (backend.price.input.base or backend.price.output.base)
         if costs and (names := unpriced(conversation, backend)):
-            raise RequestError(f"{', '.join(names)}: what this costs at {backend.id} is unknown, and a dollar budget is "
-                               "in force; leave it out", kind="quota", param=names[0])
+            raise RequestError(
+                f"{', '.join(names)}: what this costs at {backend.id} is unknown, and a dollar budget is in force; "
+                "leave it out", kind="quota", param=names[0])
 
 
 def exact_model(runtime: Runtime, asking: Asking, event: Reserved) -> str | None:
