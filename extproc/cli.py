@@ -10,13 +10,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from extproc.commands import register
 from extproc.commands.route import explain, route
 from extproc.config import ConfigError
+
+if TYPE_CHECKING:
+    from extproc.up.gateway import Options
 
 _CONFIG = click.Path(path_type=Path, dir_okay=False)
 
@@ -60,10 +63,10 @@ def serve(config: Path, sockets: Path, state: Path) -> None:
     _run(Options(config=config, sockets=sockets, state=state, with_envoy=False))
 
 
-def _run(options: Any) -> None:
+def _run(options: Options) -> None:
     logging.basicConfig(level=logging.INFO, format="extproc: %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
-    from extproc.up.gateway import StartError
+    from extproc.up.errors import StartError
 
     try:
         asyncio.run(_main(options))
@@ -73,7 +76,7 @@ def _run(options: Any) -> None:
         _fail(RuntimeError(f"{error.name} is not installed; install it with: pip install 'extproc[up,local,demo]'"))
 
 
-async def _main(options: Any) -> None:
+async def _main(options: Options) -> None:
     from extproc.up.gateway import Gateway
     from extproc.up.screen import render
 

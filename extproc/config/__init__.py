@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from extproc.config.auth import AuthConfig, ClaimsConfig, JwksConfig, JwtConfig, KeyConfig
-from extproc.config.load import ConfigError, load, parse
+from extproc.config.load import ConfigError, load, parse, read
 from extproc.config.model import (
     SPOKEN,
     BackendConfig,
@@ -21,4 +21,5 @@ __all__ = [
     "SPOKEN", "AuthConfig", "BackendConfig", "BudgetConfig", "ClaimsConfig", "ConfigError", "DialectName",
     "FailoverConfig", "GatewayConfig", "JwksConfig", "JwtConfig", "KeyConfig", "LimitConfig", "ModelConfig",
     "MoneyConfig", "RoutingConfig", "RuleConfig", "SmartConfig", "TelemetryConfig", "WhenConfig", "load", "parse",
+    "read",
 ]
