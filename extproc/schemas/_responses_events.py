@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -14,7 +14,7 @@ from extproc.core.conversation import (
     ThinkingDelta,
     ToolStart,
 )
-from extproc.core.errors import Kind, UpstreamError
+from extproc.core.errors import UpstreamError
 from extproc.schemas import _responses_builtin as builtin
 from extproc.schemas._codec import encode, json_object
 from extproc.schemas._responses_answers import INCOMPLETE, answer_id, envelope, render_usage
@@ -239,7 +239,7 @@ def render_response(events: Iterable[Event], *, model: str, created: int, fallba
     renderer = ResponsesRenderer(model=model, created=created, fallback_id=fallback_id)
     for event in events:
         if isinstance(event, Failure):
-            raise UpstreamError(event.message, kind=cast(Kind, event.kind))
+            raise UpstreamError(event.message, kind=event.kind)
         renderer.feed(event)
     renderer.feed(Done())
     return encode(renderer.response)
