@@ -406,7 +406,7 @@ class AttemptStage:
                        remove=told.removed(self._response, headers))
 
     def _reply(self, problem: Problem) -> Reply:
-        return told.reply(problem, self._client, self._rid)
+        return told.reply(problem, self._client, self._rid, {names.BACKEND: "none"})
 
 
 def _problem(failure: Failure) -> Problem:
