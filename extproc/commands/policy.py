@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from extproc.commands.store import CommandError, Place, read_text
-from extproc.config import ConfigError, GatewayConfig
+from extproc.config import GatewayConfig, read
 
 
 def planned(path: Path, place: Place, config: Path | None) -> tuple[GatewayConfig, GatewayConfig]:
@@ -19,7 +19,7 @@ def planned(path: Path, place: Place, config: Path | None) -> tuple[GatewayConfi
         raise CommandError("give the gateway.yaml in force with -c: the policy is held against it")
     # `find` reads the configuration of a gateway that runs here from beside its store.
     source = config or Path(place.url.removeprefix("unix://")).parent / "gateway.yaml"
-    text = merged(_text(path), _text(source))
+    text = merged(read(path), read(source))
     return place.config, read_text(text, str(path), path.parent)
 
 
@@ -45,12 +45,3 @@ def _tree(text: str) -> Any:
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, RecursionError):
         return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is not UTF-8 text"]) from error

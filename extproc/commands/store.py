@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 import msgspec
 
-from extproc.config import ConfigError, GatewayConfig, parse
+from extproc.config import ConfigError, GatewayConfig, parse, read
 
 if TYPE_CHECKING:
     from extproc.ledger.redis_treasury import RedisTreasury
@@ -124,13 +124,7 @@ def _listens(path: str) -> bool:
 
 def read_config(path: Path, env: Mapping[str, str] = os.environ) -> GatewayConfig:
     """Read a gateway.yaml without the providers' keys: who asks for reports need not have them. Raises ConfigError."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([f"{path}: is not UTF-8 text"]) from error
-    return read_text(text, str(path), path.parent, env)
+    return read_text(read(path), str(path), path.parent, env)
 
 
 def read_text(text: str, name: str, folder: Path, env: Mapping[str, str] = os.environ) -> GatewayConfig:

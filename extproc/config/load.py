@@ -38,13 +38,17 @@ def load(path: Path, env: Mapping[str, str] = os.environ, *, folder: Path | None
     Raises:
         ConfigError: with one line per finding, each naming file, line, path and what is allowed.
     """
+    return parse(read(path), str(path), folder or path.parent, env)
+
+
+def read(path: Path) -> str:
+    """The text of a gateway.yaml. Raises ConfigError."""
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{path}: is not UTF-8 text"]) from error
-    return parse(text, str(path), folder or path.parent, env)
 
 
 def changed_at(path: Path) -> int:

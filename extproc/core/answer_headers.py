@@ -37,9 +37,9 @@ def removed(response: Mapping[str, str], kept: Mapping[str, str]) -> tuple[str, 
                  if name not in kept and (name in _STRIPPED or name.startswith(_STRIPPED_PREFIXES)))
 
 
-def reply(problem: Problem, client: ClientSchema, rid: str) -> Reply:
-    """An answer that no backend gave."""
-    made = {"content-type": "application/json", names.BACKEND: "none"}
+def reply(problem: Problem, client: ClientSchema, rid: str, more: Mapping[str, str]) -> Reply:
+    """An answer that no backend gave; `more`: its headers besides those of the problem."""
+    made = {"content-type": "application/json", **more}
     if problem.retry_after is not None:
         made["retry-after"] = str(problem.retry_after)
     if problem.should_retry is not None:

@@ -16,8 +16,9 @@ from extproc.core import answer_headers as told
 from extproc.core import cut, pricing
 from extproc.core.answer import Reading, StreamAnswer, WholeAnswer
 from extproc.core.bound import need
+from extproc.core.conversation import Failure
 from extproc.core.dispatch import Said, prepare
-from extproc.core.errors import GatewayError, Kind, Problem, UpstreamError
+from extproc.core.errors import GatewayError, Problem, UpstreamError
 from extproc.core.events import (
     Action,
     Begin,
@@ -40,6 +41,7 @@ from extproc.core.events import (
     unpack,
     whole_number,
 )
+from extproc.core.failover import helps, readable
 from extproc.core.offered import watch_for
 from extproc.core.repair import ToolCallRepair
 from extproc.core.retry_after import told_ms
@@ -56,10 +58,6 @@ from extproc.wire.content_encoding import Undecodable, decoder
 
 MAX_ERROR_BODY = 1 << 20
 
-_CAUSE: dict[str, str] = {
-    "rate_limit": "429", "quota": "429", "overloaded": "overloaded", "context_length": "context_too_long",
-    "not_found": "not_found", "timeout": "5xx", "unavailable": "5xx",
-}
 _NOT_BEGUN = {
     "GONE": Problem("unavailable", "the reservation of this request is gone; send it again"),
     "DENIED": Problem("unavailable", "the ledger cannot be reached, and budgets are in force; try again shortly",
@@ -285,7 +283,7 @@ class AttemptStage:
             raise
         self._first_event = now
         if (failure := answer.learnt.failure) is not None:
-            return self._failed(_problem(failure.kind, failure.message, failure.status), now)
+            return self._failed(_problem(failure), now)
         ended = self._end("exact" if answer.learnt.tokens.complete else "estimated", now, None)
         self._state = "over"
         headers = self._headers_for_client("application/json", len(body))
@@ -301,8 +299,7 @@ class AttemptStage:
             out += answer.close()
             self._cut = not learnt.done and learnt.failure is None
         if learnt.failure is not None:
-            failure = learnt.failure
-            problem = _problem(failure.kind, failure.message, failure.status)
+            problem = _problem(learnt.failure)
             if self._state == "reading":
                 return self._failed(problem, now)
             return [*_emit(out, end=False), *self._broken(problem, now)]
@@ -324,32 +321,16 @@ class AttemptStage:
     def _failed(self, problem: Problem, now: int) -> list[Action]:
         """Nothing went to the client yet: the error as its answer, marked for the next backend where that helps."""
         actions = self._end("failed", now, problem)
-        retry = self._retryable(problem)
-        same = (self._said is not None and self._client.name == self._said.wire and self._status >= 400
-                and self._error_body
-                and self._understood(problem)
-                and problem.http_status == self._status and self._response.get("content-type", "").startswith(
-                    "application/json"))
-        rid = self._carried.rid if self._carried else ""
-        body = self._error_body if same else self._client.render_error(problem, rid)
+        own = (self._said is not None and self._client.name == self._said.wire
+               and readable(problem, self._status, self._response, self._error_body, self._client))
+        body = self._error_body if own else self._client.render_error(problem, self._rid)
         headers = self._headers_for_client("application/json", len(body))
-        if retry:
+        if helps(problem, self._status, self._failover):
             headers[names.RETRY] = "1"
         if problem.retry_after is not None:
             headers["retry-after"] = str(problem.retry_after)
         self._state = "over"
         return [*actions, self._release(problem.http_status, headers), *_emit(body, end=True)]
-
-    def _understood(self, problem: Problem) -> bool:
-        """Whether clients know the provider's words: those of local servers for a prompt over the context differ."""
-        return (problem.kind != "context_length" or self._client.family == "anthropic"
-                or b"context_length_exceeded" in self._error_body)
-
-    def _retryable(self, problem: Problem) -> bool:
-        cause = _CAUSE.get(problem.kind, "")
-        if problem.kind == "upstream":
-            cause = "credentials" if self._status in (401, 402, 403) else "5xx"
-        return cause in self._failover
 
     def _broken(self, problem: Problem, now: int) -> list[Action]:
         """The answer turned bad: before the first byte like any failure, after it with the schema's error event."""
@@ -357,9 +338,8 @@ class AttemptStage:
             return self._failed(problem, now)
         actions = self._end("estimated", now, problem)
         self._state = "over"
-        rid = self._carried.rid if self._carried else ""
         already = isinstance(self._answer, StreamAnswer) and self._answer.learnt.done
-        chunk = b"" if already else self._client.render_stream_error(problem, rid)
+        chunk = b"" if already else self._client.render_stream_error(problem, self._rid)
         return [*actions, *_emit(chunk, end=True)]
 
     # ------------------------------------------------------------------------------------ accounts
@@ -412,6 +392,10 @@ class AttemptStage:
 
     # ------------------------------------------------------------------------------------ answers
 
+    @property
+    def _rid(self) -> str:
+        return self._carried.rid if self._carried is not None else ""
+
     def _headers_for_client(self, content_type: str, length: int | None) -> dict[str, str]:
         return told.headers(content_type, length, self._backend.name, self._model, self._number, self._warnings)
 
@@ -420,14 +404,11 @@ class AttemptStage:
                        remove=told.removed(self._response, headers))
 
     def _reply(self, problem: Problem) -> Reply:
-        return told.reply(problem, self._client, self._carried.rid if self._carried else "")
+        return told.reply(problem, self._client, self._rid, {names.BACKEND: "none"})
 
 
-_KINDS = frozenset(Kind.__args__)
-
-
-def _problem(kind: str, message: str, status: int) -> Problem:
-    return Problem(kind if kind in _KINDS else "upstream", message, status=status)  # pyright: ignore
+def _problem(failure: Failure) -> Problem:
+    return Problem(failure.kind, failure.message, status=failure.status)
 
 
 def _emit(chunk: bytes, *, end: bool) -> list[Action]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from extproc.core.errors import Kind
 from extproc.core.usage import PLAIN, Terms, Tokens
 
 Json = Any
@@ -255,10 +256,10 @@ class Done(msgspec.Struct, frozen=True):
 class Failure(msgspec.Struct, frozen=True):
     """The provider reported an error in place of, or in the middle of, an answer.
 
-    `status` is the HTTP status the error would have had; `kind` one of the kinds in `core.errors`.
+    `status` is the HTTP status the error would have had.
     """
 
-    kind: str
+    kind: Kind
     message: str
     status: int = 502
     raw: bytes = b""

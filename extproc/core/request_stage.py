@@ -12,7 +12,7 @@ from hashlib import sha256
 import msgspec
 
 from extproc import names
-from extproc.core import asking, charging, choosing, cut, entrance, feedback
+from extproc.core import answer_headers, asking, charging, choosing, cut, entrance, feedback
 from extproc.core.admission import Shared
 from extproc.core.dispatch import passed
 from extproc.core.endpoints import ALLOW, Endpoint, find, models_list, one_model
@@ -174,10 +174,10 @@ class RequestStage:
         self._state = "body"
         return [Proceed("request_headers")]
 
-    def _answer(self, body: bytes) -> list[Action]:
-        """Answer from here with JSON."""
+    def _answer(self, body: bytes, more: Mapping[str, str] | None = None) -> list[Action]:
+        """Answer from here with JSON; `more`: further headers."""
         self._state = "over"
-        return [Reply(200, {**JSON, **self._told()}, body)]
+        return [Reply(200, {**JSON, **self._told(), **(more or {})}, body)]
 
     def _on_body(self, event: RequestBody, now: int) -> list[Action]:
         assert self._endpoint is not None
@@ -311,10 +311,7 @@ class RequestStage:
 
     def _on_counted(self, event: Counted) -> list[Action]:
         """Answer a token count that no backend of the route can give."""
-        reply = self._answer(b'{"input_tokens":%d}' % event.tokens)
-        assert isinstance(reply[0], Reply)
-        return [msgspec.structs.replace(
-            reply[0], headers={**reply[0].headers, names.WARNINGS: "emulated: count_tokens"})]
+        return self._answer(b'{"input_tokens":%d}' % event.tokens, {names.WARNINGS: "emulated: count_tokens"})
 
     def _finish(self, *, wait: bool, status: int, attempt: int = 0, backend: str = "") -> list[Action]:
         """Say finish to a ledger that took the reservation, or may have: it may be said of any request."""
@@ -386,9 +383,4 @@ class RequestStage:
         return told
 
     def _reply(self, problem: Problem) -> Reply:
-        headers = {**JSON, **self._told()}
-        if problem.retry_after is not None:
-            headers["retry-after"] = str(problem.retry_after)
-        if problem.should_retry is not None:
-            headers["x-should-retry"] = "true" if problem.should_retry else "false"
-        return Reply(problem.http_status, headers, self._schema.render_error(problem, self._rid))
+        return answer_headers.reply(problem, self._schema, self._rid, self._told())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
 
 import msgspec
 
@@ -20,7 +19,7 @@ from extproc.core.conversation import (
     ToolStart,
     UsageReport,
 )
-from extproc.core.errors import Kind, UpstreamError
+from extproc.core.errors import UpstreamError
 from extproc.core.usage import Tokens
 
 
@@ -92,7 +91,7 @@ class Answer:
             case Start(id=identifier):
                 self.id = identifier
             case Failure(kind=kind, message=message):
-                raise UpstreamError(message, kind=cast(Kind, kind))
+                raise UpstreamError(message, kind=kind)
             case _:
                 pass
 

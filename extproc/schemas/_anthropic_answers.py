@@ -25,8 +25,9 @@ from extproc.core.conversation import (
 from extproc.core.errors import Problem, UpstreamError
 from extproc.core.usage import Pass, Terms, Tokens, count, term
 from extproc.schemas._answer import Block, gather
-from extproc.schemas._codec import decode_answer, encode, json_object, split, tool_id
+from extproc.schemas._codec import ANY, decode_answer, encode, json_object, tool_id
 from extproc.schemas._problems import read_failure
+from extproc.schemas._usage import split
 
 _STOP: dict[str, StopReason] = {
     "end_turn": "end",
@@ -80,7 +81,6 @@ class _Message(msgspec.Struct):
 
 
 _MESSAGE = msgspec.json.Decoder(_Message)
-_ANY = msgspec.json.Decoder()
 
 
 class UsageState:
@@ -202,7 +202,7 @@ def parse_response(body: bytes) -> Sequence[Event]:
     """
     message = decode_answer(_MESSAGE, body)
     if message.error or message.type == "error":
-        return (read_failure(decode_answer(_ANY, body), body),)
+        return (read_failure(decode_answer(ANY, body), body),)
     if message.content is None:
         raise UpstreamError("the backend's answer has no content")
     events: list[Event] = [Start(message.id or "", message.model or "")]

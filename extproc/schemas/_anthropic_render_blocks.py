@@ -21,6 +21,7 @@ from extproc.core.conversation import (
     ToolUse,
 )
 from extproc.schemas._codec import json_object, label, tool_id
+from extproc.schemas._loss import PartsRenderer
 
 Block = dict[str, Any]
 
@@ -32,12 +33,8 @@ def cached(block: Block, cache: Any) -> Block:
     return block
 
 
-class Blocks:
-    """Renders the turns, noting what gets lost in `dropped` and what is put differently in `emulated`."""
-
-    def __init__(self, dropped: list[str], emulated: list[str]) -> None:
-        self._dropped = dropped
-        self._emulated = emulated
+class Blocks(PartsRenderer):
+    """Renders the turns."""
 
     def render(self, messages: tuple[Message, ...]) -> tuple[list[Block], list[Block]]:
         """The system blocks and the messages, same roles merged, tool results first in their message."""
@@ -164,10 +161,6 @@ class Blocks:
         if part.name:
             block["title"] = part.name
         return cached(block, part.cache)
-
-    def _drop(self, part: Part) -> None:
-        kind = part.kind if isinstance(part, Foreign) else type(part).__name__.lower()
-        self._dropped.append(label("foreign", kind))
 
 
 def _leads(message: Message) -> bool:

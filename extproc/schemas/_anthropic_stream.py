@@ -10,20 +10,16 @@ import msgspec
 from extproc.core.conversation import (
     Done,
     Event,
-    Failure,
     Start,
-    Stop,
-    StopReason,
     TextDelta,
     ThinkingDelta,
     ToolDelta,
     ToolStart,
-    UsageReport,
 )
-from extproc.core.usage import Tokens
 from extproc.schemas._anthropic_answers import STOP_REASON, UsageState, answer_id, read_stop, render_usage
 from extproc.schemas._codec import ANY, decode_answer, encode, json_object, tool_id
 from extproc.schemas._problems import read_failure
+from extproc.schemas._stream_renderer import BlockRenderer
 from extproc.wire.sse import ServerSentEvent
 
 
@@ -159,7 +155,7 @@ class AnthropicStreamParser:
 
 
 class _Pending(msgspec.Struct):
-    """A block of the answer: the first of the queue is live, the others collect their deltas."""
+    """A block of the answer, with the deltas that it collects until it is live."""
 
     kind: str
     start: dict[str, Any]
@@ -177,61 +173,17 @@ def _sse(name: str, value: dict[str, Any]) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + encode(value) + b"\n\n"
 
 
-class AnthropicStreamRenderer:
-    """Neutral events in, named events out. Indices are contiguous and blocks never overlap:
-    deltas of a tool call that interleave with another block's wait until their turn."""
+class AnthropicStreamRenderer(BlockRenderer[_Pending]):
+    """Neutral events in, named events out. Indices are contiguous and blocks never overlap."""
 
-    __slots__ = (
-        "_fallback",
-        "_index",
-        "_live",
-        "_model",
-        "_over",
-        "_queue",
-        "_sequence",
-        "_started",
-        "_stop",
-        "_tokens",
-        "_tools",
-    )
+    __slots__ = ("_fallback", "_index", "_model", "_started")
 
     def __init__(self, *, model: str, fallback_id: str) -> None:
+        super().__init__()
         self._model = model
         self._fallback = fallback_id
         self._started = False
-        self._over = False
         self._index = 0
-        self._live = False  # whether the queue's first block was begun
-        self._queue: list[_Pending] = []
-        self._tools: dict[int, _Pending] = {}
-        self._tokens = Tokens()
-        self._stop: StopReason | None = None
-        self._sequence: str | None = None
-
-    def feed(self, event: Event) -> bytes:
-        """Return the client's bytes of one event; nothing after Done or Failure."""
-        if self._over:
-            return b""
-        match event:
-            case TextDelta(text=text):
-                return self._text(text) if text else b""
-            case ToolDelta():
-                return self._arguments(event)
-            case ThinkingDelta():
-                return self._thinking(event)
-            case ToolStart():
-                return self._tool(event)
-            case UsageReport(tokens=tokens):
-                self._tokens = self._tokens.merged(tokens)
-            case Stop(reason=reason, sequence=sequence):
-                self._stop, self._sequence = reason, sequence
-            case Start(id=identifier):
-                return self._start(identifier)
-            case Done():
-                return self._done()
-            case Failure():
-                self._over = True
-        return b""
 
     def _start(self, identifier: str) -> bytes:
         if self._started:
@@ -250,7 +202,7 @@ class AnthropicStreamRenderer:
         return _sse("message_start", {"type": "message_start", "message": message})
 
     def _text(self, text: str) -> bytes:
-        head = self._ensure("text", {"type": "text", "text": ""})
+        head = b"" if self._continues("text") else self._push(_Pending("text", {"type": "text", "text": ""}))
         return head + self._add(self._queue[-1], {"type": "text_delta", "text": text})
 
     def _thinking(self, event: ThinkingDelta) -> bytes:
@@ -258,7 +210,9 @@ class AnthropicStreamRenderer:
             return self._push(_Pending("redacted", {"type": "redacted_thinking", "data": event.redacted}))
         if not event.text and event.signature is None:
             return b""
-        out = self._ensure("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        out = b""
+        if not self._continues("thinking"):
+            out = self._push(_Pending("thinking", {"type": "thinking", "thinking": "", "signature": ""}))
         block = self._queue[-1]
         if event.text:
             out += self._add(block, {"type": "thinking_delta", "thinking": event.text})
@@ -273,21 +227,9 @@ class AnthropicStreamRenderer:
         self._tools[event.index] = block
         return self._push(block)
 
-    def _arguments(self, event: ToolDelta) -> bytes:
-        block = self._tools.get(event.index)
-        if block is None or block.sealed or not event.arguments:
-            return b""
-        block.arguments.append(event.arguments)
-        out = self._add(block, {"type": "input_json_delta", "partial_json": event.arguments})
-        if len(self._queue) > 1 and event.arguments.rstrip().endswith("}"):
-            out += self._advance()
-        return out
-
-    def _ensure(self, kind: str, start: dict[str, Any]) -> bytes:
-        """Make the last block one of this kind."""
-        if self._queue and self._queue[-1].kind == kind and not self._queue[-1].sealed:
-            return b""
-        return self._push(_Pending(kind, start))
+    def _add_arguments(self, block: _Pending, arguments: str) -> bytes:
+        block.arguments.append(arguments)
+        return self._add(block, {"type": "input_json_delta", "partial_json": arguments})
 
     def _push(self, block: _Pending) -> bytes:
         head = b"" if self._started else self._start("")
@@ -308,34 +250,20 @@ class AnthropicStreamRenderer:
             + b"}\n\n"
         )
 
-    def _advance(self, last: bool = False) -> bytes:
-        """Close complete blocks that have a successor (all, at the last), and make the next one live."""
-        out: list[bytes] = []
-        while self._queue:
-            block = self._queue[0]
-            if not self._live:
-                out.append(self._open(block))
-            if not last and (len(self._queue) == 1 or not block.complete):
-                break
-            out.append(_sse("content_block_stop", {"type": "content_block_stop", "index": self._index}))
-            block.sealed = True
-            self._queue.pop(0)
-            self._index += 1
-            self._live = False
-        return b"".join(out)
-
     def _open(self, block: _Pending) -> bytes:
-        self._live = True
         start = {"type": "content_block_start", "index": self._index, "content_block": block.start}
         out = _sse("content_block_start", start) + b"".join(self._delta(delta) for delta in block.deltas)
         block.deltas = []
         return out
 
+    def _close(self, block: _Pending, *, final: bool) -> bytes:
+        out = _sse("content_block_stop", {"type": "content_block_stop", "index": self._index})
+        self._index += 1
+        return out
+
     def _done(self) -> bytes:
         out = (b"" if self._started else self._start("")) + self._advance(last=True)
-        self._over = True
-        reason = self._stop or ("tool_use" if self._tools else "end")
-        delta = {"stop_reason": STOP_REASON[reason], "stop_sequence": self._sequence}
+        delta = {"stop_reason": STOP_REASON[self._reason], "stop_sequence": self._sequence}
         out += _sse(
             "message_delta", {"type": "message_delta", "delta": delta, "usage": render_usage(self._tokens)}
         )

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from extproc.core.errors import RequestError, UpstreamError
-from extproc.core.usage import Tokens
 
 T = TypeVar("T")
 
@@ -149,19 +148,3 @@ def data_uri(url: str) -> tuple[str | None, str | None]:
 def compact(value: Any) -> str:
     """JSON text of a value that was decoded before."""
     return encode_request(value).decode()
-
-
-def split(
-    total: int | None, part: int | None, other: int | None = None
-) -> tuple[int | None, int | None, int | None]:
-    """Make inclusive counters disjoint: (rest, part, other), clamped so that they sum to the total."""
-    if total is None:
-        return None, None, None
-    part = None if part is None else min(part, total)
-    other = None if other is None else min(other, total - (part or 0))
-    return total - (part or 0) - (other or 0), part, other
-
-
-def known(tokens: Tokens) -> bool:
-    """Whether any usage was reported."""
-    return tokens.total_input is not None or tokens.total_output is not None

@@ -12,7 +12,6 @@ import msgspec
 from extproc.core.conversation import (
     Conversation,
     Document,
-    Foreign,
     Image,
     Message,
     Part,
@@ -23,9 +22,9 @@ from extproc.core.conversation import (
     ToolUse,
 )
 from extproc.schemas._codec import FOREIGN_ERRORS, label, labels
+from extproc.schemas._loss import PartsRenderer, for_anthropic
 from extproc.schemas.base import Rendered, Target
 
-_ATTRIBUTION = "x-anthropic-billing-header:"
 _LEVELS = {"none": "low", "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "high",
            "max": "high"}
 """Efforts of the models that think at a level, which cannot be turned off; to all others thinking is on or off."""
@@ -49,7 +48,7 @@ def render_request(conversation: Conversation, target: Target) -> Rendered:
     lost = _Lost(list(conversation.unmapped), [])
     fields: dict[str, Any] = {
         "model": target.model,
-        "messages": _Messages(lost).render(conversation.messages),
+        "messages": _Messages(lost.dropped, lost.emulated).render(conversation.messages),
         "stream": conversation.stream,
         "options": _options(conversation, target, lost),
         # Without both an overlong prompt is cut in silence: truncate drops old messages, shift cuts tokens.
@@ -184,11 +183,11 @@ def _function(tool: Tool, lost: _Lost) -> dict[str, Any]:
     return function
 
 
-class _Messages:
+class _Messages(PartsRenderer):
     """Renders the turns. The results of a turn's calls name their tools, which the calls before them tell."""
 
-    def __init__(self, lost: _Lost) -> None:
-        self._lost = lost
+    def __init__(self, dropped: list[str], emulated: list[str]) -> None:
+        super().__init__(dropped, emulated)
         self._called: dict[str, str] = {}
         self._out: list[dict[str, Any]] = []
 
@@ -210,8 +209,7 @@ class _Messages:
                 self._drop(part)
                 continue
             self._note_cache(part)
-            # The attribution line is for Anthropic, which strips it; elsewhere it would be prompt.
-            if part.text and not part.text.startswith(_ATTRIBUTION):
+            if part.text and not for_anthropic(part.text):
                 texts.append(part.text)
         if texts:
             self._out.append({"role": "system", "content": "\n\n".join(texts)})
@@ -242,9 +240,9 @@ class _Messages:
                     self._note_cache(part)
                     images.append(data)
                     if part.detail not in (None, "auto"):
-                        self._lost.dropped.append("image.detail")
+                        self._dropped.append("image.detail")
                 case Image():
-                    self._lost.dropped.append("image:url")
+                    self._dropped.append("image:url")
                     texts.append("[image]")
                 case Document():
                     self._note_cache(part)
@@ -255,9 +253,9 @@ class _Messages:
 
     def _document(self, part: Document) -> str:
         if part.text is not None:
-            self._lost.emulated.append("document.text")
+            self._emulated.append("document.text")
             return part.text
-        self._lost.dropped.append("document")
+        self._dropped.append("document")
         return "[document]"
 
     def _tool_message(self, result: ToolResult) -> list[Part]:
@@ -273,11 +271,11 @@ class _Messages:
             self._note_cache(part)
             lines.append(part.text if isinstance(part, Text) else self._document(part))
         if images:
-            self._lost.emulated.append("tool_result.images")
+            self._emulated.append("tool_result.images")
         text = "\n".join(lines)
         if result.is_error:
             text = f"Error: {text}"
-            self._lost.emulated.append("tool_result.is_error")
+            self._emulated.append("tool_result.is_error")
         turn = {"role": "tool", "content": text, "tool_call_id": result.id}
         if (name := self._called.get(result.id)) is not None:
             turn["tool_name"] = name
@@ -311,9 +309,9 @@ class _Messages:
         if part.text:
             thoughts.append(part.text)
             if part.signature is not None or part.encrypted is not None:
-                self._lost.dropped.append("thinking.signature")
+                self._dropped.append("thinking.signature")
         elif part.redacted or part.signature or part.encrypted:
-            self._lost.dropped.append("thinking")
+            self._dropped.append("thinking")
 
     def _call(self, part: ToolUse) -> dict[str, Any]:
         self._note_cache(part)
@@ -327,13 +325,5 @@ class _Messages:
         except FOREIGN_ERRORS:
             if not text.strip():
                 return {}
-            self._lost.emulated.append("tool_calls.arguments")
+            self._emulated.append("tool_calls.arguments")
             return {"text": text}
-
-    def _note_cache(self, part: Text | Image | Document | ToolUse | ToolResult) -> None:
-        if part.cache is not None:
-            self._lost.dropped.append("cache_control")
-
-    def _drop(self, part: Part) -> None:
-        kind = part.kind if isinstance(part, Foreign) else type(part).__name__.lower()
-        self._lost.dropped.append(label("foreign", kind))

@@ -1,4 +1,4 @@
-"""OpenAI Chat Completions: usage, whole answers and errors, both directions.
+"""OpenAI Chat Completions: usage and whole answers, both directions.
 
 Source: PyPI openai 3.54.0, types/chat/chat_completion.py and types/completion_usage.py.
 """
@@ -24,11 +24,12 @@ from extproc.core.conversation import (
     ToolStart,
     UsageReport,
 )
-from extproc.core.errors import Problem, UpstreamError
+from extproc.core.errors import UpstreamError
 from extproc.core.usage import Terms, Tokens, count, term
 from extproc.schemas._answer import Block, gather
-from extproc.schemas._codec import decode_answer, encode, known, split
+from extproc.schemas._codec import ANY, decode_answer, encode
 from extproc.schemas._problems import read_failure
+from extproc.schemas._usage import details, disjoint, known
 
 _STOP: dict[str, StopReason] = {
     "stop": "end",
@@ -48,22 +49,6 @@ FINISH: dict[StopReason, str] = {
     "filtered": "content_filter",
     "pause": "stop",
     "context": "length",
-}
-_ERRORS: dict[str, tuple[str, str | None]] = {
-    "invalid_request": ("invalid_request_error", None),
-    "authentication": ("authentication_error", "invalid_api_key"),
-    "permission": ("permission_error", "permission_denied"),
-    "not_found": ("invalid_request_error", "model_not_found"),
-    "too_large": ("invalid_request_error", "request_too_large"),
-    "unsupported_media": ("invalid_request_error", "unsupported_media_type"),
-    "rate_limit": ("rate_limit_error", "rate_limit_exceeded"),
-    "quota": ("insufficient_quota", "insufficient_quota"),
-    "context_length": ("invalid_request_error", "context_length_exceeded"),
-    "upstream": ("server_error", "upstream_error"),
-    "overloaded": ("server_error", "overloaded"),
-    "timeout": ("server_error", "timeout"),
-    "unavailable": ("server_error", "service_unavailable"),
-    "internal": ("server_error", "internal_error"),
 }
 
 
@@ -137,7 +122,6 @@ class Chunk(msgspec.Struct):
 
 
 CHUNK = msgspec.json.Decoder(Chunk)
-_ANY = msgspec.json.Decoder()
 
 
 def read_usage(usage: object) -> Tokens | None:
@@ -149,18 +133,15 @@ def read_usage(usage: object) -> Tokens | None:
     if not isinstance(usage, dict):
         return None
     given = cast(dict[str, object], usage)
-    details, cut = _inner(given, "prompt_tokens_details"), _inner(given, "completion_tokens_details")
-    cached = count(details.get("cached_tokens"))
+    into, out = details(given, "prompt_tokens_details"), details(given, "completion_tokens_details")
+    cached = count(into.get("cached_tokens"))
     hit, miss = count(given.get("prompt_cache_hit_tokens")), count(given.get("prompt_cache_miss_tokens"))
-    cached = hit if cached is None else cached
     prompt = count(given.get("prompt_tokens"))
     if prompt is None and hit is not None and miss is not None:
         prompt = hit + miss
-    fresh, read, written = split(prompt, cached, count(details.get("cache_write_tokens")))
-    output, reasoning, _ = split(count(given.get("completion_tokens")), count(cut.get("reasoning_tokens")))
-    if fresh is None and output is None:
-        return None
-    return Tokens(input=fresh, cache_read=read, cache_write_5m=written, output=output, reasoning=reasoning)
+    return disjoint(
+        prompt=prompt, cached=hit if cached is None else cached, written=count(into.get("cache_write_tokens")),
+        completion=count(given.get("completion_tokens")), reasoning=count(out.get("reasoning_tokens")))
 
 
 def read_report(answer: Chunk) -> UsageReport | None:
@@ -170,11 +151,6 @@ def read_report(answer: Chunk) -> UsageReport | None:
         return None
     searches = 1 if "-search-" in (answer.model or "") else None
     return UsageReport(tokens, Terms(term(answer.service_tier), None, searches))
-
-
-def _inner(usage: dict[str, object], key: str) -> dict[str, object]:
-    value = usage.get(key)
-    return cast(dict[str, object], value) if isinstance(value, dict) else {}
 
 
 def render_usage(tokens: Tokens) -> dict[str, Any] | None:
@@ -187,10 +163,9 @@ def render_usage(tokens: Tokens) -> dict[str, Any] | None:
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
     }
-    details = {"cached_tokens": tokens.cache_read or 0}
+    usage["prompt_tokens_details"] = {"cached_tokens": tokens.cache_read or 0}
     if tokens.cache_write:
-        details["cache_write_tokens"] = tokens.cache_write
-    usage["prompt_tokens_details"] = details
+        usage["prompt_tokens_details"]["cache_write_tokens"] = tokens.cache_write
     usage["completion_tokens_details"] = {"reasoning_tokens": tokens.reasoning or 0}
     return usage
 
@@ -239,6 +214,17 @@ def is_error(chunk: Chunk) -> bool:
     return bool(chunk.error) or chunk.object == "error"
 
 
+def is_usage_chunk(data: bytes) -> bool:
+    """Whether it is the chunk without choices that tells usage, and nothing else."""
+    if b'"usage"' not in data:
+        return False
+    try:
+        chunk = decode_answer(CHUNK, data)
+    except UpstreamError:
+        return False
+    return not chunk.choices and isinstance(chunk.usage, dict) and not is_error(chunk)
+
+
 def parse_response(body: bytes) -> Sequence[Event]:
     """The events of a whole answer, ending in Done, or in Failure for an error object.
 
@@ -247,7 +233,7 @@ def parse_response(body: bytes) -> Sequence[Event]:
     """
     answer = decode_answer(CHUNK, body)
     if is_error(answer):
-        return (read_failure(decode_answer(_ANY, body), body),)
+        return (read_failure(decode_answer(ANY, body), body),)
     choice = next((choice for choice in answer.choices or () if not choice.index), None)
     if choice is None or choice.message is None:
         raise UpstreamError("the backend's answer has no choices")
@@ -308,12 +294,3 @@ def _render_call(call: Block) -> dict[str, Any]:
 def answer_id(given: str, fallback: str) -> str:
     """The provider's id when it has OpenAI's form."""
     return given if given.startswith("chatcmpl-") else fallback
-
-
-def render_error(problem: Problem, request_id: str) -> bytes:
-    """OpenAI's error object, with the request id beside it."""
-    kind, code = _ERRORS[problem.kind]
-    if problem.kind == "not_found" and problem.param not in (None, "model"):
-        code = None  # a path, or a request that feedback names
-    error = {"message": problem.message, "type": kind, "param": problem.param, "code": code}
-    return encode({"error": error, "request_id": request_id})

@@ -16,18 +16,17 @@ from extproc.core.conversation import (
     ToolResult,
     ToolUse,
 )
-from extproc.schemas._codec import encode_request, json_object, label
+from extproc.schemas._codec import encode_request, json_object
+from extproc.schemas._loss import PartsRenderer, for_anthropic
 
-_ATTRIBUTION = "x-anthropic-billing-header:"
 Item = dict[str, Any]
 
 
-class Messages:
-    """Renders the turns, noting what gets lost in `dropped` and what is put differently in `emulated`."""
+class Messages(PartsRenderer):
+    """Renders the turns."""
 
     def __init__(self, dropped: list[str], emulated: list[str]) -> None:
-        self._dropped = dropped
-        self._emulated = emulated
+        super().__init__(dropped, emulated)
         self._out: list[Item] = []
 
     def render(self, messages: tuple[Message, ...]) -> list[Item]:
@@ -50,8 +49,7 @@ class Messages:
             match part:
                 case Text(text=text):
                     self._note_cache(part)
-                    # The attribution line is for Anthropic, which strips it; elsewhere it would be prompt.
-                    if text and not text.startswith(_ATTRIBUTION):
+                    if text and not for_anthropic(text):
                         content.append(text)
                 case Foreign(schema="openai", value=value):
                     content.append(value)
@@ -181,14 +179,6 @@ class Messages:
             self._dropped.append("thinking")
         elif part.signature is not None or part.encrypted is not None:
             self._dropped.append("thinking.signature")
-
-    def _note_cache(self, part: Text | Image | Document | ToolUse | ToolResult) -> None:
-        if part.cache is not None:
-            self._dropped.append("cache_control")
-
-    def _drop(self, part: Part) -> None:
-        kind = part.kind if isinstance(part, Foreign) else type(part).__name__.lower()
-        self._dropped.append(label("foreign", kind))
 
 
 def _joined(content: list[Any], separator: str) -> Any:

@@ -9,18 +9,12 @@ import msgspec
 from extproc.core.conversation import (
     Done,
     Event,
-    Failure,
     Start,
-    Stop,
-    StopReason,
-    TextDelta,
     ThinkingDelta,
     ToolDelta,
     ToolKind,
     ToolStart,
-    UsageReport,
 )
-from extproc.core.usage import Tokens
 from extproc.schemas._codec import ANY, decode_answer, encode
 from extproc.schemas._openai_answers import (
     CHUNK,
@@ -36,6 +30,7 @@ from extproc.schemas._openai_answers import (
     render_usage,
 )
 from extproc.schemas._problems import read_failure
+from extproc.schemas._stream_renderer import EventRenderer
 from extproc.wire.sse import ServerSentEvent
 
 
@@ -127,58 +122,20 @@ class OpenAIStreamParser:
         return [event for call in self._calls.values() if call.number < 0 for event in self._announce(call)]
 
 
-class OpenAIStreamRenderer:
+class OpenAIStreamRenderer(EventRenderer):
     """Events in, chunks out. The finish chunk, the usage chunk and [DONE] come at Done."""
 
-    __slots__ = (
-        "_custom",
-        "_fallback",
-        "_head",
-        "_include_usage",
-        "_meta",
-        "_over",
-        "_stop",
-        "_tail",
-        "_tokens",
-        "_tools",
-    )
+    __slots__ = ("_custom", "_fallback", "_going_on", "_head", "_include_usage", "_meta", "_tail")
 
     def __init__(self, *, model: str, created: int, fallback_id: str, include_usage: bool) -> None:
+        super().__init__()
         self._fallback = fallback_id
         self._meta = {"object": "chat.completion.chunk", "created": created, "model": model}
         self._include_usage = include_usage
         self._head = b""
         self._tail = b'}],"usage":null}\n\n' if include_usage else b"}]}\n\n"
-        self._tokens = Tokens()
-        self._stop: StopReason | None = None
-        self._tools = False
+        self._going_on = b',"finish_reason":null' + self._tail
         self._custom: set[int] = set()
-        self._over = False
-
-    def feed(self, event: Event) -> bytes:
-        """Return the chunks of one event; nothing after Done or Failure."""
-        if self._over:
-            return b""
-        match event:
-            case TextDelta(text=text):
-                return self._delta({"content": text}) if text else b""
-            case ThinkingDelta(text=text):
-                return self._delta({"reasoning_content": text}) if text else b""
-            case ToolDelta(index=index, arguments=arguments):
-                return self._call(index, arguments)
-            case ToolStart():
-                return self._tool(event)
-            case UsageReport(tokens=tokens):
-                self._tokens = self._tokens.merged(tokens)
-            case Stop(reason=reason):
-                self._stop = reason
-            case Start(id=identifier):
-                return self._start(identifier)
-            case Done():
-                return self._done()
-            case Failure():
-                self._over = True
-        return b""
 
     def _start(self, identifier: str) -> bytes:
         if self._head:
@@ -187,12 +144,17 @@ class OpenAIStreamRenderer:
         self._head = b"data: " + meta[:-1] + b',"choices":[{"index":0,"delta":'
         return self._delta({"role": "assistant", "content": ""})
 
-    def _delta(self, delta: object, finish: bytes = b"null") -> bytes:
+    def _delta(self, delta: object) -> bytes:
         first = b"" if self._head else self._start("")
-        return first + self._head + encode(delta) + b',"finish_reason":' + finish + self._tail
+        return first + self._head + encode(delta) + self._going_on
+
+    def _text(self, text: str) -> bytes:
+        return self._delta({"content": text})
+
+    def _thinking(self, event: ThinkingDelta) -> bytes:
+        return self._delta({"reasoning_content": event.text}) if event.text else b""
 
     def _tool(self, event: ToolStart) -> bytes:
-        self._tools = True
         call: dict[str, object] = {"index": event.index, "id": event.id, "type": event.kind}
         if event.kind == "custom":
             self._custom.add(event.index)
@@ -201,14 +163,14 @@ class OpenAIStreamRenderer:
             call["function"] = {"name": event.name, "arguments": ""}
         return self._delta({"tool_calls": [call]})
 
-    def _call(self, index: int, text: str) -> bytes:
+    def _arguments(self, event: ToolDelta) -> bytes:
+        index, text = event.index, event.arguments
         inner = {"custom": {"input": text}} if index in self._custom else {"function": {"arguments": text}}
         return self._delta({"tool_calls": [{"index": index, **inner}]})
 
     def _done(self) -> bytes:
-        self._over = True
-        reason = self._stop or ("tool_use" if self._tools else "end")
-        out = self._delta({}, encode(FINISH[reason]))
+        out = b"" if self._head else self._start("")
+        out += self._head + b'{},"finish_reason":' + encode(FINISH[self._reason]) + self._tail
         usage = render_usage(self._tokens) if self._include_usage else None
         if usage is not None:
             out += (

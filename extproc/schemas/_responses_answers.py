@@ -27,10 +27,11 @@ from extproc.core.conversation import (
 from extproc.core.errors import Problem, UpstreamError
 from extproc.core.usage import Terms, Tokens, count, term
 from extproc.schemas import _responses_builtin as builtin
-from extproc.schemas._codec import ANY, decode_answer, encode, known, split
-from extproc.schemas._openai_answers import render_error
+from extproc.schemas._codec import ANY, decode_answer, encode
+from extproc.schemas._openai_family import render_error
 from extproc.schemas._problems import read_failure
 from extproc.schemas._responses_thoughts import closing, read_reasoning
+from extproc.schemas._usage import details, disjoint, known
 
 Item = dict[str, Any]
 _STOP: dict[str, StopReason] = {"max_output_tokens": "length", "content_filter": "filtered"}
@@ -78,18 +79,11 @@ def read_usage(usage: object) -> Tokens | None:
     if not isinstance(usage, dict):
         return None
     given = cast(dict[str, object], usage)
-    into, out = _inner(given, "input_tokens_details"), _inner(given, "output_tokens_details")
-    fresh, read, written = split(
-        count(given.get("input_tokens")), count(into.get("cached_tokens")), count(into.get("cache_write_tokens")))
-    output, reasoning, _ = split(count(given.get("output_tokens")), count(out.get("reasoning_tokens")))
-    if fresh is None and output is None:
-        return None
-    return Tokens(input=fresh, cache_read=read, cache_write_5m=written, output=output, reasoning=reasoning)
-
-
-def _inner(usage: dict[str, object], key: str) -> dict[str, object]:
-    value = usage.get(key)
-    return cast(dict[str, object], value) if isinstance(value, dict) else {}
+    into, out = details(given, "input_tokens_details"), details(given, "output_tokens_details")
+    return disjoint(
+        prompt=count(given.get("input_tokens")), cached=count(into.get("cached_tokens")),
+        written=count(into.get("cache_write_tokens")), completion=count(given.get("output_tokens")),
+        reasoning=count(out.get("reasoning_tokens")))
 
 
 def render_usage(tokens: Tokens) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -11,21 +11,15 @@ from extproc.core.conversation import (
     Done,
     Event,
     Failure,
-    Start,
-    Stop,
-    StopReason,
-    TextDelta,
     ThinkingDelta,
-    ToolDelta,
     ToolStart,
-    UsageReport,
 )
-from extproc.core.errors import Kind, UpstreamError
-from extproc.core.usage import Tokens
+from extproc.core.errors import UpstreamError
 from extproc.schemas import _responses_builtin as builtin
 from extproc.schemas._codec import encode, json_object
 from extproc.schemas._responses_answers import INCOMPLETE, answer_id, envelope, render_usage
 from extproc.schemas._responses_thoughts import seal
+from extproc.schemas._stream_renderer import BlockRenderer
 
 Fields = dict[str, Any]
 _PREFIX = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc", "builtin": "fc"}
@@ -40,7 +34,7 @@ _LONGEST_ID = 40
 
 
 class _Item(msgspec.Struct):
-    """An output item: the first of the queue is live, the others keep their pieces until their turn."""
+    """An output item, with all its pieces."""
 
     kind: str
     id: str
@@ -66,53 +60,22 @@ class _Item(msgspec.Struct):
                 return json_object(self.text)
 
 
-class ResponsesRenderer:
-    """Neutral events in, typed events out. Indices are contiguous and items never overlap: what interleaves with
-    another item's deltas waits until its turn. An item without content is never begun."""
+class ResponsesRenderer(BlockRenderer[_Item]):
+    """Neutral events in, typed events out. Indices are contiguous and items never overlap; an item without content is
+    never begun."""
 
-    __slots__ = ("_created", "_fallback", "_head", "_id", "_items", "_live", "_model", "_number", "_output", "_over",
-                 "_queue", "_stop", "_tokens", "_tools", "response")
+    __slots__ = ("_created", "_fallback", "_head", "_id", "_items", "_model", "_number", "_output", "response")
 
     def __init__(self, *, model: str, created: int, fallback_id: str) -> None:
+        super().__init__()
         self._model, self._created, self._fallback = model, created, fallback_id
         self._id = ""
         self._number = 0  # of the next event
         self._items = 0
-        self._queue: list[_Item] = []
-        self._live = False  # whether the queue's first item was begun
         self._head = b""  # of the live item's delta events
-        self._tools: dict[int, _Item] = {}
         self._output: list[Fields] = []
-        self._tokens = Tokens()
-        self._stop: StopReason | None = None
-        self._over = False
         self.response: Fields = {}
         """The whole response object, once the answer is done."""
-
-    def feed(self, event: Event) -> bytes:
-        """Return the client's bytes of one event; nothing after Done or Failure."""
-        if self._over:
-            return b""
-        match event:
-            case TextDelta(text=text):
-                return self._text(text) if text else b""
-            case ToolDelta():
-                return self._arguments(event)
-            case ThinkingDelta():
-                return self._thinking(event)
-            case ToolStart():
-                return self._tool(event)
-            case UsageReport(tokens=tokens):
-                self._tokens = self._tokens.merged(tokens)
-            case Stop(reason=reason):
-                self._stop = reason
-            case Start(id=identifier):
-                return self._start(identifier)
-            case Done():
-                return self._done()
-            case Failure():
-                self._over = True
-        return b""
 
     def _event(self, name: str, fields: Fields) -> bytes:
         data = encode({"type": name, **fields, "sequence_number": self._number})
@@ -156,19 +119,6 @@ class ResponsesRenderer:
         self._tools[event.index] = self._queue[-1]
         return out
 
-    def _arguments(self, event: ToolDelta) -> bytes:
-        item = self._tools.get(event.index)
-        if item is None or item.sealed or not event.arguments:
-            return b""
-        out = self._add(item, event.arguments)
-        if len(self._queue) > 1 and event.arguments.rstrip().endswith("}"):
-            out += self._advance()
-        return out
-
-    def _continues(self, kind: str) -> bool:
-        """Whether the last item is one of this kind that goes on."""
-        return bool(self._queue) and self._queue[-1].kind == kind and not self._queue[-1].sealed
-
     def _ensure(self, kind: str) -> bytes:
         """Make the last item one of this kind."""
         return b"" if self._continues(kind) else self._push(kind)
@@ -185,6 +135,8 @@ class ResponsesRenderer:
         item.pieces.append(text)
         return self._delta(text) if self._live and item is self._queue[0] else b""
 
+    _add_arguments = _add
+
     def _delta(self, text: str) -> bytes:
         """The delta event of the live item; those of a builtin call have none."""
         if not self._head:
@@ -193,24 +145,8 @@ class ResponsesRenderer:
         self._number += 1
         return self._head + encode(text) + b',"sequence_number":%d}\n\n' % number
 
-    def _advance(self, last: bool = False) -> bytes:
-        """Close complete items that have a successor (all, at the last), and make the next one live."""
-        out: list[bytes] = []
-        while self._queue:
-            item = self._queue[0]
-            if not self._live:
-                out.append(self._open(item))
-            if not last and (len(self._queue) == 1 or not item.complete):
-                break
-            cut = last and len(self._queue) == 1 and self._stop in INCOMPLETE
-            out.append(self._close(item, "incomplete" if cut else "completed"))
-            item.sealed = True
-            self._queue.pop(0)
-            self._live = False
-        return b"".join(out)
-
     def _open(self, item: _Item) -> bytes:
-        self._live, self._head = True, b""
+        self._head = b""
         if item.kind == "builtin":
             return b""  # which item it is shows only in its whole arguments
         index = len(self._output)
@@ -229,8 +165,8 @@ class ResponsesRenderer:
     def _added(self, item: Fields) -> bytes:
         return self._event("response.output_item.added", {"output_index": len(self._output), "item": item})
 
-    def _close(self, item: _Item, status: str) -> bytes:
-        done = _rendered(item, status)
+    def _close(self, item: _Item, *, final: bool) -> bytes:
+        done = _rendered(item, "incomplete" if final and self._stop in INCOMPLETE else "completed")
         place = {"item_id": item.id, "output_index": len(self._output)}
         text = item.text
         out = b""
@@ -258,7 +194,6 @@ class ResponsesRenderer:
 
     def _done(self) -> bytes:
         out = (b"" if self._id else self._start("")) + self._advance(last=True)
-        self._over = True
         reason = None if self._stop is None else INCOMPLETE.get(self._stop)
         status = "completed" if reason is None else "incomplete"
         self.response = envelope(
@@ -304,7 +239,7 @@ def render_response(events: Iterable[Event], *, model: str, created: int, fallba
     renderer = ResponsesRenderer(model=model, created=created, fallback_id=fallback_id)
     for event in events:
         if isinstance(event, Failure):
-            raise UpstreamError(event.message, kind=cast(Kind, event.kind))
+            raise UpstreamError(event.message, kind=event.kind)
         renderer.feed(event)
     renderer.feed(Done())
     return encode(renderer.response)

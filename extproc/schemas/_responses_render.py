@@ -23,6 +23,7 @@ from extproc.core.errors import RequestError
 from extproc.core.served import any_served
 from extproc.schemas import _responses_builtin as builtin
 from extproc.schemas._codec import FOREIGN_ERRORS, decode, encode, label, labels
+from extproc.schemas._loss import PartsRenderer, for_anthropic
 from extproc.schemas._passing import edits
 from extproc.schemas._responses_items import BOUND, PART, PART_TYPES
 from extproc.schemas._responses_parse import ENCRYPTED, LOGPROBS
@@ -36,7 +37,6 @@ MIN_OUTPUT = 16
 _EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
 _DIRECT = frozenset({"metadata", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier",
                      "top_logprobs"})
-_ATTRIBUTION = "x-anthropic-billing-header:"
 _LONGEST_USER = 64
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _TOOLS = msgspec.json.Decoder(list[Any] | None)
@@ -197,11 +197,11 @@ def _extras(body: dict[str, Any], conversation: Conversation, dropped: list[str]
             dropped.append(name)
 
 
-class _Items:
-    """Renders the turns, noting what gets lost and what is put differently."""
+class _Items(PartsRenderer):
+    """Renders the turns."""
 
     def __init__(self, messages: tuple[Message, ...], dropped: list[str], emulated: list[str]) -> None:
-        self._dropped, self._emulated = dropped, emulated
+        super().__init__(dropped, emulated)
         self._kinds: dict[str, str] = {}  # call id -> type of its output item
         self.out: list[dict[str, Any]] = []
         self.instructions: str | None = None
@@ -219,8 +219,7 @@ class _Items:
         for part in message.parts:
             if isinstance(part, Text):
                 self._note_cache(part)
-                # The attribution line is for Anthropic, which strips it; elsewhere it would be prompt.
-                if not part.text.startswith(_ATTRIBUTION):
+                if not for_anthropic(part.text):
                     texts.append(part.text)
             else:
                 self._drop(part)
@@ -322,14 +321,6 @@ class _Items:
             return {"type": "input_file", "file_url": part.url or "", **named}
         data = f"data:{part.media_type or 'application/pdf'};base64,{part.data}"
         return {"type": "input_file", "filename": "document.pdf", **named, "file_data": data}
-
-    def _note_cache(self, part: Text | Image | Document | ToolUse | ToolResult) -> None:
-        if part.cache is not None:
-            self._dropped.append("cache_control")
-
-    def _drop(self, part: Part) -> None:
-        kind = part.kind if isinstance(part, Foreign) else type(part).__name__.lower()
-        self._dropped.append(label("foreign", kind))
 
 
 CALL_TYPES: dict[ToolKind, str] = {"function": "function_call", "custom": "custom_tool_call"}

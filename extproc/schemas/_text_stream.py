@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from extproc.core.conversation import Done, Event, Failure, Start, Stop, StopReason, TextDelta, UsageReport
-from extproc.core.usage import Tokens
+from extproc.core.conversation import StopReason, ThinkingDelta, ToolDelta, ToolStart
 from extproc.schemas._codec import encode
 from extproc.schemas._openai_answers import FINISH, render_usage
+from extproc.schemas._stream_renderer import EventRenderer
 
 TEXT_FINISH: dict[StopReason, str] = {**FINISH, "tool_use": "stop"}
 """A completion calls no tools."""
@@ -29,16 +29,16 @@ class Form(msgspec.Struct, frozen=True):
     """Usage comes in a chunk of its own, for those who ask; False: always with the finish reason."""
 
 
-class TextStreamRenderer:
+class TextStreamRenderer(EventRenderer):
     """Events in, chunks out. Thinking and tool calls have no place in a completion. The finish chunk, usage and
     [DONE] come at Done."""
 
-    __slots__ = ("_fallback", "_form", "_head", "_include_usage", "_meta", "_over", "_prefix", "_stop", "_tail",
-                 "_tokens")
+    __slots__ = ("_fallback", "_form", "_head", "_include_usage", "_meta", "_prefix", "_tail")
 
     def __init__(
         self, form: Form, prefix: str, *, model: str, created: int, fallback_id: str, include_usage: bool
     ) -> None:
+        super().__init__()
         self._form = form
         self._prefix = prefix
         self._meta = {"object": form.kind, "created": created, "model": model}
@@ -46,29 +46,21 @@ class TextStreamRenderer:
         self._include_usage = include_usage and form.usage_apart
         self._head = b""
         self._tail = b'],"usage":null}\n\n' if self._include_usage else b"]}\n\n"
-        self._tokens = Tokens()
-        self._stop: StopReason = "end"
-        self._over = False
 
-    def feed(self, event: Event) -> bytes:
-        """Return the chunks of one event; nothing after Done or Failure."""
-        if self._over:
-            return b""
-        match event:
-            case TextDelta(text=text):
-                return self._begun() + self._choice(text) + self._tail if text else b""
-            case UsageReport(tokens=tokens):
-                self._tokens = self._tokens.merged(tokens)
-            case Stop(reason=reason):
-                self._stop = reason
-            case Start(id=identifier):
-                self._begun(identifier)
-            case Done():
-                return self._done()
-            case Failure():
-                self._over = True
-            case _:
-                pass
+    def _start(self, identifier: str) -> bytes:
+        self._begun(identifier)
+        return b""
+
+    def _text(self, text: str) -> bytes:
+        return (self._head or self._begun()) + self._choice(text) + self._tail
+
+    def _thinking(self, event: ThinkingDelta) -> bytes:
+        return b""
+
+    def _tool(self, event: ToolStart) -> bytes:
+        return b""
+
+    def _arguments(self, event: ToolDelta) -> bytes:
         return b""
 
     def _begun(self, identifier: str = "") -> bytes:
@@ -83,8 +75,7 @@ class TextStreamRenderer:
         return form.choice_head + encode(text) + form.choice_middle + finish + form.choice_tail
 
     def _done(self) -> bytes:
-        self._over = True
-        out = self._begun() + self._choice("", encode(TEXT_FINISH[self._stop]))
+        out = self._begun() + self._choice("", encode(TEXT_FINISH[self._reason]))
         usage: dict[str, Any] | None = render_usage(self._tokens)
         if usage is None:
             return out + self._tail + b"data: [DONE]\n\n"

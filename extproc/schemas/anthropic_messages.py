@@ -11,7 +11,6 @@ from extproc.schemas import _anthropic_answers as answers
 from extproc.schemas import _anthropic_parse as parse
 from extproc.schemas import _anthropic_render as render
 from extproc.schemas._anthropic_stream import AnthropicStreamParser, AnthropicStreamRenderer
-from extproc.schemas._problems import read_problem
 from extproc.schemas.base import Rendered, Schema, Target
 from extproc.wire.sse import ServerSentEvent
 
@@ -74,10 +73,6 @@ class AnthropicMessages(Schema):
             return 0
         found = _PAYLOAD.search(event.data)
         return 0 if found is None else found.end(1) - found.start(1)
-
-    def parse_error(self, status: int, body: bytes) -> Problem:
-        """Read a provider's error answer; never raises."""
-        return read_problem(status, body)
 
     def render_error(self, problem: Problem, request_id: str) -> bytes:
         """The JSON body of an error answer."""

@@ -16,6 +16,7 @@ import msgspec
 from extproc.core.conversation import Conversation, Event
 from extproc.core.errors import Problem
 from extproc.schemas._codec import encode_request
+from extproc.schemas._problems import read_problem
 from extproc.wire.sse import ServerSentEvent, SseDecoder
 
 
@@ -146,9 +147,9 @@ class ProviderSchema(ABC):
         """A cheap scan: whether this event may hold usage, a stop reason, an error or the stream's end,
         and so has to be parsed on the pass-through way."""
 
-    @abstractmethod
     def parse_error(self, status: int, body: bytes) -> Problem:
         """Read a provider's error answer (any bytes): its kind, text, and the status to tell the client."""
+        return read_problem(status, body)
 
     def text_bytes(self, event: ServerSentEvent) -> int:
         """About how many bytes of output an event of a pass-through stream holds, without reading its JSON: what a

@@ -11,14 +11,14 @@ from typing import Any
 import msgspec
 
 from extproc.core.conversation import Conversation, Done, Event, Message, Start, Text, UsageReport
-from extproc.core.errors import Problem, RequestError, UpstreamError
+from extproc.core.errors import RequestError, UpstreamError
 from extproc.core.usage import Tokens, count
 from extproc.schemas import _prompt as prompts
 from extproc.schemas._codec import ANY, decode, decode_answer, labels, unmapped_fields
+from extproc.schemas._openai_family import OpenAIFamily
 from extproc.schemas._passing import edits
 from extproc.schemas._problems import read_failure
-from extproc.schemas.base import Rendered, Schema, Target
-from extproc.schemas.openai_chat import OpenAIChat
+from extproc.schemas.base import Rendered, Target
 from extproc.wire.json_splice import TopLevel
 from extproc.wire.sse import ServerSentEvent
 
@@ -51,15 +51,12 @@ _REQUEST = msgspec.json.Decoder(_Request)
 _ANSWER = msgspec.json.Decoder(_Answer)
 
 
-class Embeddings(Schema):
+class Embeddings(OpenAIFamily):
     """Embeddings, as OpenAI and its many imitators speak them."""
 
     name = "embeddings"
     path = "/v1/embeddings"
     limits = ()
-
-    def __init__(self) -> None:
-        self._chat = OpenAIChat()
 
     def parse_request(self, body: bytes) -> Conversation:
         """Parse a client's request; raise RequestError naming the field when it is wrong."""
@@ -122,18 +119,6 @@ class Embeddings(Schema):
     def usage_in_event(self, event: ServerSentEvent) -> bool:
         """There are no events: the first one is looked at, and refused."""
         return True
-
-    def parse_error(self, status: int, body: bytes) -> Problem:
-        """Read a provider's error answer; never raises."""
-        return self._chat.parse_error(status, body)
-
-    def render_error(self, problem: Problem, request_id: str) -> bytes:
-        """The JSON body of an error answer."""
-        return self._chat.render_error(problem, request_id)
-
-    def render_stream_error(self, problem: Problem, request_id: str) -> bytes:
-        """The event that ends a stream after an error."""
-        return self._chat.render_stream_error(problem, request_id)
 
 
 class _NoStream:

@@ -11,17 +11,15 @@ from typing import Any
 import msgspec
 
 from extproc.core.conversation import Conversation, Event, Prompt
-from extproc.core.errors import Problem
 from extproc.schemas import _openai_answers as answers
 from extproc.schemas import _prompt as prompts
 from extproc.schemas._codec import decode, labels, unmapped_fields
+from extproc.schemas._openai_family import OpenAIFamily
 from extproc.schemas._openai_stream import OpenAIStreamParser
 from extproc.schemas._passing import edits
 from extproc.schemas._text_stream import Form, TextStreamRenderer
-from extproc.schemas.base import Rendered, Schema, Target
-from extproc.schemas.openai_chat import OpenAIChat
+from extproc.schemas.base import Rendered, Target
 from extproc.wire.json_splice import TopLevel
-from extproc.wire.sse import ServerSentEvent
 
 _KNOWN = frozenset({
     "model", "prompt", "suffix", "max_tokens", "stop", "stream", "random_seed", "temperature", "top_p", "metadata",
@@ -46,14 +44,11 @@ class _Request(msgspec.Struct):
 _REQUEST = msgspec.json.Decoder(_Request)
 
 
-class MistralFim(Schema):
+class MistralFim(OpenAIFamily):
     """Fill in the middle, as Mistral speaks it."""
 
     name = "fim"
     path = "/v1/fim/completions"
-
-    def __init__(self) -> None:
-        self._chat = OpenAIChat()
 
     def parse_request(self, body: bytes) -> Conversation:
         """Parse a client's request; raise RequestError naming the field when it is wrong."""
@@ -101,7 +96,7 @@ class MistralFim(Schema):
 
     def parse_response(self, body: bytes) -> Sequence[Event]:
         """Parse a whole answer; the last event is Done, or the only one a Failure."""
-        return self._chat.parse_response(body)
+        return answers.parse_response(body)
 
     def render_response(self, events: Iterable[Event], *, model: str, created: int, fallback_id: str) -> bytes:
         """Render a whole answer; raise UpstreamError when the events hold a Failure."""
@@ -117,19 +112,3 @@ class MistralFim(Schema):
         """A new renderer for one client stream; usage is always part of it."""
         return TextStreamRenderer(
             _FORM, "", model=model, created=created, fallback_id=fallback_id, include_usage=include_usage)
-
-    def usage_in_event(self, event: ServerSentEvent) -> bool:
-        """Whether the event may hold usage, a finish reason, an error or the end."""
-        return self._chat.usage_in_event(event)
-
-    def parse_error(self, status: int, body: bytes) -> Problem:
-        """Read a provider's error answer; never raises."""
-        return self._chat.parse_error(status, body)
-
-    def render_error(self, problem: Problem, request_id: str) -> bytes:
-        """The JSON body of an error answer."""
-        return self._chat.render_error(problem, request_id)
-
-    def render_stream_error(self, problem: Problem, request_id: str) -> bytes:
-        """The event that ends a stream after an error."""
-        return self._chat.render_stream_error(problem, request_id)

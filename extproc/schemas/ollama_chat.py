@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extproc.core.conversation import Conversation, Event
-from extproc.core.errors import Problem
 from extproc.schemas import _ollama_answers as answers
 from extproc.schemas import _ollama_render as render
 from extproc.schemas._passing import edits, limit_in_options
-from extproc.schemas._problems import read_problem
 from extproc.schemas.base import ProviderSchema, Rendered, Target
 from extproc.wire.json_splice import TopLevel
 from extproc.wire.ndjson import NdjsonDecoder
@@ -55,7 +53,3 @@ class OllamaChat(ProviderSchema):
     def usage_in_event(self, event: ServerSentEvent) -> bool:
         """Every line is parsed: there is no client whose bytes could pass."""
         return True
-
-    def parse_error(self, status: int, body: bytes) -> Problem:
-        """Read a provider's error answer; never raises."""
-        return read_problem(status, body)

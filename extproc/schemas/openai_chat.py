@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from extproc.core.conversation import Conversation, Event
-from extproc.core.errors import Problem, UpstreamError
 from extproc.schemas import _openai_answers as answers
 from extproc.schemas import _openai_parse as parse
 from extproc.schemas import _openai_render as render
-from extproc.schemas._codec import decode_answer
+from extproc.schemas._openai_family import OpenAIFamily
 from extproc.schemas._openai_stream import OpenAIStreamParser, OpenAIStreamRenderer
-from extproc.schemas._problems import read_problem
-from extproc.schemas.base import Rendered, Schema, Target
+from extproc.schemas.base import Rendered, Target
 from extproc.wire.sse import ServerSentEvent
 
-_TELLING = re.compile(rb'"usage"\s*:\s*\{|"finish_reason"\s*:\s*"|"error"')
 
-
-class OpenAIChat(Schema):
+class OpenAIChat(OpenAIFamily):
     """OpenAI Chat Completions, as OpenAI and its many imitators speak it."""
 
     name = "openai"
@@ -64,28 +59,6 @@ class OpenAIChat(Schema):
             model=model, created=created, fallback_id=fallback_id, include_usage=include_usage
         )
 
-    def usage_in_event(self, event: ServerSentEvent) -> bool:
-        """Whether the event may hold usage, a finish reason, an error or the end."""
-        return event.data.startswith(b"[DONE]") or _TELLING.search(event.data) is not None
-
     def hides_from_client(self, event: ServerSentEvent, include_usage: bool) -> bool:
         """Whether this is the usage chunk (empty choices) that the client did not ask for."""
-        if include_usage or b'"usage"' not in event.data:
-            return False
-        try:
-            chunk = decode_answer(answers.CHUNK, event.data)
-        except UpstreamError:
-            return False
-        return not chunk.choices and isinstance(chunk.usage, dict) and not answers.is_error(chunk)
-
-    def parse_error(self, status: int, body: bytes) -> Problem:
-        """Read a provider's error answer; never raises."""
-        return read_problem(status, body)
-
-    def render_error(self, problem: Problem, request_id: str) -> bytes:
-        """The JSON body of an error answer."""
-        return answers.render_error(problem, request_id)
-
-    def render_stream_error(self, problem: Problem, request_id: str) -> bytes:
-        """The chunk with an error object that the official clients raise on."""
-        return b"data: " + answers.render_error(problem, request_id) + b"\n\n"
+        return not include_usage and answers.is_usage_chunk(event.data)

@@ -21,16 +21,16 @@ from extproc.core.conversation import (
     TextDelta,
     UsageReport,
 )
-from extproc.core.errors import Problem, RequestError, UpstreamError
+from extproc.core.errors import RequestError, UpstreamError
 from extproc.schemas import _openai_render as chat
 from extproc.schemas import _prompt as prompts
 from extproc.schemas._answer import gather
 from extproc.schemas._codec import ANY, decode, decode_answer, encode, labels, unmapped_fields
-from extproc.schemas._openai_answers import read_stop, read_usage, render_usage
+from extproc.schemas._openai_answers import is_usage_chunk, read_stop, read_usage, render_usage
+from extproc.schemas._openai_family import OpenAIFamily
 from extproc.schemas._problems import read_failure
 from extproc.schemas._text_stream import TEXT_FINISH, Form, TextStreamRenderer
-from extproc.schemas.base import Rendered, Schema, Target
-from extproc.schemas.openai_chat import OpenAIChat
+from extproc.schemas.base import Rendered, Target
 from extproc.wire.sse import ServerSentEvent
 
 DEFAULT_MAX_TOKENS = 16
@@ -92,14 +92,11 @@ _SAID = frozenset({"seed", "user", *_EXTRAS})
 """Settings beyond the common ones that a request can hold."""
 
 
-class OpenAICompletions(Schema):
+class OpenAICompletions(OpenAIFamily):
     """OpenAI completions, as vLLM, llama.cpp, DeepSeek and Ollama speak them too."""
 
     name = "completions"
     path = "/v1/completions"
-
-    def __init__(self) -> None:
-        self._chat = OpenAIChat()
 
     def parse_request(self, body: bytes) -> Conversation:
         """Parse a client's request; raise RequestError naming the field when it is wrong."""
@@ -153,25 +150,9 @@ class OpenAICompletions(Schema):
         return TextStreamRenderer(
             _FORM, _ID, model=model, created=created, fallback_id=fallback_id, include_usage=include_usage)
 
-    def usage_in_event(self, event: ServerSentEvent) -> bool:
-        """Whether the event may hold usage, a finish reason, an error or the end."""
-        return self._chat.usage_in_event(event)
-
     def hides_from_client(self, event: ServerSentEvent, include_usage: bool) -> bool:
         """Whether this is the usage chunk (empty choices) that the client did not ask for."""
-        return self._chat.hides_from_client(event, include_usage)
-
-    def parse_error(self, status: int, body: bytes) -> Problem:
-        """Read a provider's error answer; never raises."""
-        return self._chat.parse_error(status, body)
-
-    def render_error(self, problem: Problem, request_id: str) -> bytes:
-        """The JSON body of an error answer."""
-        return self._chat.render_error(problem, request_id)
-
-    def render_stream_error(self, problem: Problem, request_id: str) -> bytes:
-        """The chunk with an error object that the official clients raise on."""
-        return self._chat.render_stream_error(problem, request_id)
+        return not include_usage and is_usage_chunk(event.data)
 
 
 def _parse(body: bytes) -> Conversation:

@@ -11,23 +11,21 @@ from extproc.schemas import _responses_answers as answers
 from extproc.schemas import _responses_events as events_out
 from extproc.schemas import _responses_parse as parse
 from extproc.schemas import _responses_render as render
-from extproc.schemas._openai_answers import render_error
-from extproc.schemas._problems import read_problem
+from extproc.schemas._openai_family import OpenAIFamily
 from extproc.schemas._responses_stream import ResponsesStreamParser
-from extproc.schemas.base import Rendered, Schema, Target
+from extproc.schemas.base import Rendered, Target
 from extproc.wire.sse import ServerSentEvent
 
 _TELLING = re.compile(
     rb'"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed|cancelled)|error)"|"error"\s*:\s*[{"]')
 
 
-class OpenAIResponses(Schema):
+class OpenAIResponses(OpenAIFamily):
     """OpenAI Responses without its server-side state: every request brings the whole conversation."""
 
     name = "responses"
     path = "/v1/responses"
     limits = ("max_output_tokens",)
-    family = "openai"
 
     def parse_request(self, body: bytes) -> Conversation:
         """Parse a client's request; raise RequestError naming the field when it is wrong."""
@@ -68,14 +66,6 @@ class OpenAIResponses(Schema):
     def usage_in_event(self, event: ServerSentEvent) -> bool:
         """Whether the event ends the answer or tells an error; usage and stop reason stand nowhere else."""
         return _TELLING.search(event.data) is not None
-
-    def parse_error(self, status: int, body: bytes) -> Problem:
-        """Read a provider's error answer; never raises."""
-        return read_problem(status, body)
-
-    def render_error(self, problem: Problem, request_id: str) -> bytes:
-        """The JSON body of an error answer."""
-        return render_error(problem, request_id)
 
     def render_stream_error(self, problem: Problem, request_id: str) -> bytes:
         """The event that ends a stream after an error."""

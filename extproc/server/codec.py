@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from google.protobuf.struct_pb2 import Value
+
 from extproc import names
 from extproc.core import events as ev
 from extproc.pb import ext_proc_pb2 as pb
@@ -53,14 +55,14 @@ TARGET_ATTRIBUTE = f"xds.upstream_host_metadata.filter_metadata['{names.METADATA
 ATTEMPT_ATTRIBUTE = "upstream.request_attempt_count"
 
 
-def _target(attributes: Mapping[str, object]) -> str:
+def _target(attributes: Mapping[str, Value]) -> str:
     value = attributes.get(TARGET_ATTRIBUTE)
-    return value.string_value if value is not None else ""  # pyright: ignore
+    return value.string_value if value is not None else ""
 
 
-def _attempt(attributes: Mapping[str, object]) -> int:
+def _attempt(attributes: Mapping[str, Value]) -> int:
     value = attributes.get(ATTEMPT_ATTRIBUTE)
-    return int(value.number_value) if value is not None else 1  # pyright: ignore
+    return int(value.number_value) if value is not None else 1
 
 
 def _mutate(mutation: pb.HeaderMutation, values: Mapping[str, str], remove: tuple[str, ...]) -> None:

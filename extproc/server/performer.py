@@ -8,37 +8,40 @@ import os
 import random
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Protocol
-
-import msgspec
 
 from extproc.core import events as ev
 from extproc.core.admission import Plan
 from extproc.core.attempt_stage import AttemptStage
-from extproc.core.errors import Problem
 from extproc.core.request_stage import RequestStage
-from extproc.ledger.base import LEASE_MS, BeginCode, LedgerUnavailable, RollupRow, Settlement, Treasury
+from extproc.ledger.base import LEASE_MS, BeginCode, LedgerUnavailable, Treasury
 from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.spool import Spool
-from extproc.money.amounts import Account, BegunCode, Crossing, Ended
+from extproc.money.amounts import BegunCode, Crossing, Ended
 from extproc.money.purse import Allowance
 from extproc.pb import usage_pb2 as pb
 from extproc.runtime import Runtime
 from extproc.server.board import Board, listed
 from extproc.server.cashier import Cashier, from_purse
-from extproc.server.facts import facts_message
 from extproc.server.mirrors import Mirrors
+from extproc.server.records import (
+    account,
+    admission_blob,
+    begin_blob,
+    finished,
+    log_line,
+    rollup_row,
+    settlement,
+    withdrawal,
+)
 from extproc.server.seam import Channel
-from extproc.server.treasurer import Treasurer, true_up
+from extproc.server.treasurer import Treasurer
 from extproc.telemetry import metrics
 from extproc.telemetry.tracing import Tracing
 from extproc.tokens import counter
 
 _log = logging.getLogger("extproc")
 _access = logging.getLogger("extproc.access")
-_OUTCOME = {"exact": pb.Attempt.EXACT, "estimated": pb.Attempt.ESTIMATED, "failed": pb.Attempt.FAILED}
 WATCH_EVERY = 0.25
 SWEEP_EVERY = 60.0
 BEGIN_RETRIES = (0.1, 0.4, 0.0)
@@ -132,12 +135,7 @@ class Performer:
     def _reserve(self, action: ev.Reserve, stream: Watched, channel: Channel) -> None:
         now = time.time_ns() // 1_000_000
         admission = action.admission
-        blob = pb.Admission(
-            request_id=stream.rid, org=admission.org, team=admission.team, project=admission.project,
-            user=admission.user, key=admission.key, route=admission.route, reason=admission.reason,
-            model_asked=admission.model, client_schema=admission.schema, stream=admission.stream,
-            admitted_unix_ms=action.admitted, facts=facts_message(action.decision, action.shadow_of),
-        ).SerializeToString()
+        blob = admission_blob(action, stream.rid)
         self.board.decided(action, stream.rid, self.runtimes.current)
 
         async def call() -> None:
@@ -169,22 +167,19 @@ class Performer:
     def _begin(self, action: ev.Begin, stream: Watched, channel: Channel) -> None:
         carried = _carried(stream)
         self.board.began(stream, action.backend)
-        row = _row(carried, action.backend, action.model)
+        row = rollup_row(carried, action.backend, action.model)
         if not carried.reserved:
             self.cashier.remember(carried, action, row)
             return
-        need = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
-                          outcome=pb.Attempt.EXPIRED).SerializeToString()
-
-        runtime = self.runtimes.of(carried.generation)
+        blob, runtime = begin_blob(action), self.runtimes.of(carried.generation)
         allowance, key = _allowance(runtime), (carried.rid, action.attempt)
         self._beginning.add(key)
 
         async def announce() -> BeginCode | BegunCode:
             org, rid = carried.admission.org, bytes.fromhex(carried.rid)
             if action.need is None:
-                return await self._ledger.begin(org, rid, action.attempt, need)
-            return (await self._ledger.begin(org, rid, action.attempt, need, bound=action.need, row=row)).code
+                return await self._ledger.begin(org, rid, action.attempt, blob)
+            return (await self._ledger.begin(org, rid, action.attempt, blob, bound=action.need, row=row)).code
 
         async def call() -> None:
             code, denies = "unavailable", action.need is not None and runtime.denies
@@ -213,10 +208,7 @@ class Performer:
 
     async def _withdraw(self, carried: ev.Carried, action: ev.Begin) -> None:
         """End an attempt that is not made: the store may have taken its begin although no answer came."""
-        blob = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
-                          outcome=pb.Attempt.FAILED, cost_nano_usd=0).SerializeToString()
-        row = _row(carried, action.backend, action.model)
-        await self.cashier.withdraw(carried, action.attempt, Settlement(blob, 0, 0, 0, row, carried.rid))
+        await self.cashier.withdraw(carried, action.attempt, withdrawal(carried, action))
 
     def _end(self, action: ev.End, stream: Watched, channel: Channel) -> None:
         carried = _carried(stream)
@@ -225,15 +217,13 @@ class Performer:
         metrics.record(carried, action, listed=f"{action.backend}/{action.model}" in runtime.backends)
         self.board.ended(carried, action, runtime)
         self._tracing.attempt(carried, action, stream.trace, now)
-        _access.info("%s", _line(carried, action))
-        settlement = _settlement(carried, action)
-        account = _account(carried, action)
+        _access.info("%s", log_line(carried, action))
         if carried.taken is not None and action.attempt == 1:
             used = (action.tokens.total_input or 0) + (action.tokens.total_output or 0)
             channel.later(self._treasurer.settle_shared(bytes.fromhex(carried.rid), carried.taken, used))
 
         self._beginning.discard((carried.rid, action.attempt))
-        channel.later(self.cashier.end(carried, action, settlement, account))
+        channel.later(self.cashier.end(carried, action, settlement(carried, action), account(carried, action)))
 
     def _finish(self, action: ev.Finish, stream: Watched, channel: Channel) -> None:
         org = action.org
@@ -251,7 +241,7 @@ class Performer:
                     code, attempts = "", None
                 if waits:  # the client does not wait for the store to come back; what is held does
                     waits = False
-                    stream.hear(_finished(attempts or []))
+                    stream.hear(finished(attempts or []))
                 if attempts is not None:
                     if action.taken is not None and code == "DONE" and not (attempts or action.attempt):
                         await self._treasurer.give_back(rid, action.taken)  # it was never sent
@@ -355,44 +345,6 @@ def _carried(stream: Watched) -> ev.Carried:
     return stream.stage.carried
 
 
-@lru_cache(maxsize=8)
-def _day(number: int) -> str:
-    """The UTC day of a number of days since the epoch."""
-    return datetime.fromtimestamp(number * 86_400, UTC).strftime("%Y-%m-%d")
-
-
-def _settlement(carried: ev.Carried, end: ev.End) -> Settlement:
-    tokens = end.tokens
-    blob = pb.Attempt(
-        number=end.attempt, backend=end.backend, model_used=end.model, outcome=_OUTCOME[end.outcome],
-        status=end.status, error_type=end.problem.kind if end.problem else "",
-        tokens=pb.Tokens(input=tokens.input, cache_read=tokens.cache_read, cache_write_5m=tokens.cache_write_5m,
-                         cache_write_1h=tokens.cache_write_1h, output=tokens.output, reasoning=tokens.reasoning),
-        cost_nano_usd=end.cost, duration_ms=max(end.duration_ms, 0), time_to_first_token_ms=end.first_event_ms,
-        error_body=msgspec.json.encode(end.problem).decode() if end.problem else "",
-        model_reported=end.reported_model, finish_reason=end.finish_reason, price_version=end.price_version,
-        counterfactual_nano_usd=end.counterfactual, service_tier=end.terms.tier or "", region=end.terms.region or "",
-        web_searches=end.terms.searches,
-    ).SerializeToString()
-    row, beside = _row(carried, end.backend, end.model), end.terms.beside
-    return Settlement(blob, end.cost, (tokens.total_input or 0) + (beside.input or 0),
-                      (tokens.total_output or 0) + (beside.output or 0), row, carried.rid)
-
-
-def _row(carried: ev.Carried, backend: str, model: str) -> RollupRow:
-    who = carried.admission
-    return RollupRow(_day(carried.admitted // 86_400_000), who.team, who.project, who.user, who.key, model, backend)
-
-
-def _account(carried: ev.Carried, end: ev.End) -> Account | None:
-    """What the end brings along where money is at stake: the budgets, and the limits corrected to what was used."""
-    if carried.ask is None:
-        return None
-    used = (end.tokens.total_input or 0) + (end.tokens.total_output or 0)
-    ups = tuple(true_up(limit, used) for limit in carried.ask.limits) if end.final else ()
-    return Account(carried.ask.budgets, ups)
-
-
 def tell_crossed(org: str, crossed: tuple[Crossing, ...]) -> None:
     """Say once that a budget crossed a soft limit."""
     for crossing in crossed:
@@ -404,25 +356,3 @@ def _tell(org: str, ended: Ended) -> None:
     tell_crossed(org, ended.crossed)
     if ended.unfunded_nano_usd:
         _log.error("%d n$ of %s are not covered by any budget", ended.unfunded_nano_usd, org)
-
-
-def _finished(attempts: list[bytes]) -> ev.Finished:
-    problem = None
-    for blob in attempts:
-        attempt = pb.Attempt.FromString(blob)
-        if attempt.error_body:
-            problem = msgspec.json.decode(attempt.error_body, type=Problem)
-    return ev.Finished(problem, len(attempts))
-
-
-def _line(carried: ev.Carried, end: ev.End) -> str:
-    """The canonical log line of an attempt: facts only, never a prompt or a key."""
-    who, tokens = carried.admission, end.tokens
-    return msgspec.json.encode({
-        "event": "attempt", "request_id": carried.rid, "attempt": end.attempt, "route": who.route,
-        "reason": who.reason, "backend": end.backend, "model": end.model, "model_asked": who.model,
-        "schema": who.schema, "stream": who.stream, "team": who.team, "key": who.key, "outcome": end.outcome,
-        "status": end.status, "error": end.problem.kind if end.problem else None, "tokens": tokens,
-        "cost_nano_usd": end.cost, "duration_ms": end.duration_ms, "first_event_ms": end.first_event_ms,
-        "finish_reason": end.finish_reason,
-    }).decode()

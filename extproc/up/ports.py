@@ -9,7 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
+from extproc.up.errors import StartError
+
 TRIES = 200
+_OWN = "127.0.0.1:10100"
+"""From here on servers of ours are found a port."""
 _held: list[TextIO] = []
 """Locks on the ports that this process has chosen; they end with it."""
 
@@ -31,6 +35,18 @@ def free(address: str, explicit: bool, chosen: tuple[str, ...], tries: int = TRI
                 continue
         return f"{host}:{candidate}"
     return None
+
+
+def claim(address: str, explicit: bool, chosen: tuple[str, ...] = ()) -> str:
+    """Such an address. Raises StartError: an explicit one is taken, or all are."""
+    if (found := free(address, explicit, chosen)) is None:
+        raise StartError(f"{address} is taken; set another address in the configuration")
+    return found
+
+
+def own() -> int:
+    """A port for a server of ours that nobody else needs to know. Raises StartError."""
+    return int(claim(_OWN, False).rpartition(":")[2])
 
 
 def _held_now(port: int) -> bool:

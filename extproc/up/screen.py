@@ -16,7 +16,7 @@ _NAMES = 13
 
 def render(gateway: Gateway, took: float, silent: Collection[str] = ()) -> str:
     """Where to point a client, what was found, where state is kept. `silent`: backends where nothing answers yet."""
-    url, config = f"http://{gateway.listen}", gateway.config
+    url, config = f"http://{gateway.listen}", gateway.effective.config
     asks = config.auth.mode != "none"
     key = "YOUR-KEY" if asks else ANY_TEXT
     names = dict.fromkeys([*(name for name in config.models if "*" not in name), *config.chains])
@@ -27,16 +27,16 @@ def render(gateway: Gateway, took: float, silent: Collection[str] = ()) -> str:
         *_folded("  models     ", ", ".join([*names, "or BACKEND/MODEL"])), "", "  backends",
     ]
     for name, backend in config.backends.items():
-        lines += _backend(name, gateway.dialects[name], backend, silent=name in silent)
+        lines += _backend(name, gateway.effective.dialects[name], backend, silent=name in silent)
     lines += ["", "  chains"]
     for name, entries in config.chains.items():
         lines += _folded(f"    {name:<{_NAMES}}", " > ".join(entries))
     lines += [
-        "", f"  store      {gateway.redis_note or gateway.redis_url}",
+        "", f"  store      {gateway.store.note}",
         f"  admin      http://{gateway.admin}/health  /metrics  /backends",
         f"             gRPC at {gateway.admin_grpc}",
-        f"  envoy      http://{gateway.envoy_admin}", f"  workers    {len(gateway.sockets)}",
-        f"  logs       {gateway.logs}", *(["  keys       extproc keys create --name NAME"] if asks else []), "",
+        f"  envoy      http://{gateway.envoy_admin}", f"  workers    {len(gateway.workers.sockets)}",
+        f"  logs       {gateway.folders.logs}", *(["  keys       extproc keys create --name NAME"] if asks else []), "",
         f"  try        curl -i {url}/v1/chat/completions \\",
         "               -H 'content-type: application/json' \\",
         *([f"               -H 'authorization: Bearer {key}' \\"] if asks else []),

@@ -226,3 +226,19 @@ def plane(_plane):
     _plane.upstream.reset()
     yield _plane
     _plane.upstream.reset()
+
+
+@pytest.fixture(scope="module")
+def _world():
+    from tests.data_plane.providers.world import running_world  # which needs this file
+
+    with running_world() as found:
+        yield found
+
+
+@pytest.fixture
+def world(_world):
+    """The gateway with fresh stand-ins of the providers, none of which may refuse a request."""
+    _world.reset()
+    yield _world
+    _world.judged()

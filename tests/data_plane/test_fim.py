@@ -8,7 +8,7 @@ from mistralai.client import Mistral
 from mistralai.client.errors import SDKError
 
 from tests.data_plane.providers.answers import MIDDLE, SPAN
-from tests.data_plane.providers.world import World, running_world
+from tests.data_plane.providers.world import World
 from tests.real_llama import needs_llama
 
 BEFORE, AFTER = "def add(a, b):\n    ", "\n\nprint(add(1, 2))"
@@ -29,20 +29,6 @@ FILLING = {
 """None: an instruction to a chat model, whose code fence is taken off again."""
 each = pytest.mark.parametrize("model", FILLING)
 both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-
-
-@pytest.fixture(scope="module")
-def _world():
-    with running_world() as found:
-        yield found
-
-
-@pytest.fixture
-def world(_world: World):
-    """The gateway with fresh stand-ins, none of which may refuse a request."""
-    _world.reset()
-    yield _world
-    _world.judged()
 
 
 @pytest.fixture(scope="module")

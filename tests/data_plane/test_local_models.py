@@ -14,7 +14,7 @@ import pytest
 from extproc.demo import tiny_qwen3
 from tests.data_plane import upstream as up
 from tests.data_plane.providers.answers import TEXT
-from tests.data_plane.providers.world import LLAMA_CONTEXT, World, running_world
+from tests.data_plane.providers.world import LLAMA_CONTEXT, World
 from tests.real_llama import needs_llama
 
 LONG = "word " * 6000
@@ -26,12 +26,6 @@ class Flag(pydantic.BaseModel):
     """An answer that a grammar holds any model to."""
 
     yes: bool
-
-
-@pytest.fixture(scope="module")
-def _world():
-    with running_world() as found:
-        yield found
 
 
 @pytest.fixture

@@ -27,14 +27,6 @@ def _world():
         yield found
 
 
-@pytest.fixture
-def world(_world: World):
-    """The gateway with fresh stand-ins, none of which may refuse a request."""
-    _world.reset()
-    yield _world
-    _world.judged()
-
-
 @pytest.fixture(scope="module")
 def locked():
     """A gateway that wants keys, with stand-ins that want their own."""

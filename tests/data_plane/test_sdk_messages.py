@@ -11,7 +11,7 @@ import pytest
 from extproc.demo import tiny_qwen3
 from tests.data_plane.providers.answers import CITY, SUNNY, TEXT, THOUGHT
 from tests.data_plane.providers.claude import SIGNATURE
-from tests.data_plane.providers.world import BY_NAME, EACH, REAL, STAND_INS, Row, World, running_world
+from tests.data_plane.providers.world import BY_NAME, EACH, REAL, STAND_INS, Row, World
 
 WEATHER = {"name": "get_weather", "description": "The weather of a city.",
            "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
@@ -27,20 +27,6 @@ class City(pydantic.BaseModel):
 
     city: str
     country: str
-
-
-@pytest.fixture(scope="module")
-def _world():
-    with running_world() as found:
-        yield found
-
-
-@pytest.fixture
-def world(_world: World):
-    """The gateway with fresh stand-ins, none of which may refuse a request."""
-    _world.reset()
-    yield _world
-    _world.judged()
 
 
 @pytest.fixture(scope="module", params=["2026-10-21", "2023-06-01"])

@@ -10,7 +10,7 @@ import pytest
 
 from extproc.demo import tiny_qwen3
 from tests.data_plane.providers.answers import CITY, QUERY, SUNNY, TEXT, THOUGHT
-from tests.data_plane.providers.world import EACH, REAL, STAND_INS, Row, World, running_world
+from tests.data_plane.providers.world import EACH, REAL, STAND_INS, Row, World
 
 WEATHER = {"type": "function", "name": "get_weather", "description": "The weather of a city.", "strict": False,
            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
@@ -26,20 +26,6 @@ class City(pydantic.BaseModel):
 
     city: str
     country: str
-
-
-@pytest.fixture(scope="module")
-def _world():
-    with running_world() as found:
-        yield found
-
-
-@pytest.fixture
-def world(_world: World):
-    """The gateway with fresh stand-ins, none of which may refuse a request."""
-    _world.reset()
-    yield _world
-    _world.judged()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from extproc.core import repair as module
+from extproc.core import leaked_calls as module
 from extproc.core.conversation import (
     Done,
     Event,

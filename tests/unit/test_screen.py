@@ -37,9 +37,10 @@ def shown(text: str, silent: Collection[str] = ()) -> list[str]:
     config = parse(text, "g.yaml", Path(), {"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": "k"})
     gateway: Any = SimpleNamespace(
         listen="127.0.0.1:10000", admin="127.0.0.1:10001", admin_grpc="127.0.0.1:10002", envoy_admin="127.0.0.1:9901",
-        config=config, dialects={name: backend.dialect for name, backend in config.backends.items()},
-        redis_note="embedded Valkey, data in /s/gateway-0/data", redis_url="unix:///s", sockets=("a", "b"),
-        logs=Path("/s/gateway-0/logs"))
+        effective=SimpleNamespace(
+            config=config, dialects={name: backend.dialect for name, backend in config.backends.items()}),
+        store=SimpleNamespace(note="embedded Valkey, data in /s/gateway-0/data"),
+        workers=SimpleNamespace(sockets=("a", "b")), folders=SimpleNamespace(logs=Path("/s/gateway-0/logs")))
     return render(gateway, 1.5, silent).split("\n")
 
 
