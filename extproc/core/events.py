@@ -342,6 +342,10 @@ class Judged(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What was remembered of the session when the request came."""
     shadow: bool = False
     """Whether this is a copy of another request, asked to see what would come."""
+    escalates: bool = True
+    """Whether an answer of the complex chain makes the session stay there."""
+    counts: bool = True
+    """Whether the answer is counted as it looks; else only what its client says of it is."""
 
 
 class Carried(msgspec.Struct, frozen=True, rename="camel"):
