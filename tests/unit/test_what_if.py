@@ -125,6 +125,17 @@ async def test_a_lower_threshold(ledger: Ledger) -> None:
     assert (example.actual, example.planned) == (0, 4_500_000)
 
 
+async def test_other_priors(ledger: Ledger) -> None:
+    """What an operator believes of a backend moves the recorded chances of its main kind of task."""
+    told = {"p_local_ppm": 700_000, "p_cloud_ppm": 800_000}
+    await ledger.add(facts(task="debug", **told), QWEN, 0)
+    await ledger.add(facts(task="chat", **told), QWEN, 0)
+    found = await ledger.held("", "routing: {smart: {priors: {claude: {debug: 0.9}}}}")
+    assert (found.judged, found.changed) == (2, 1)
+    [example] = found.examples()
+    assert example.reason.startswith("complex (+18.0 points in success")
+
+
 async def test_the_same_policy_changes_nothing(ledger: Ledger) -> None:
     """Held against itself, a policy costs what was recorded, whatever was decided then."""
     await ledger.add(facts(score_ppm=400_000), CLAUDE, 5, route="cloud")
