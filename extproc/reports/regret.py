@@ -152,9 +152,8 @@ class Regret:
     def _cost(self, cell: Cell, backend: str) -> int | None:
         """What a mean request of the cell costs there: by its price, since easy and hard ones go to different places;
         else what those cost that it answered."""
-        if cell.counted:
-            if (by_price := cost(self._mean(cell), self._price(backend))) is not None:
-                return by_price
+        if cell.counted and (by_price := cost(self._mean(cell), self._price(backend))) is not None:
+            return by_price
         chosen = cell.chosen.get(backend, Chosen())
         return chosen.cost // chosen.priced if chosen.priced else None
 

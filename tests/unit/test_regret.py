@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from extproc.commands.regret import believed, beliefs, entries_of, learning_of, price_of, values_of
+from extproc.commands.regret import beliefs, believed, entries_of, learning_of, price_of, values_of
 from extproc.commands.regret import regret as command
 from extproc.config import GatewayConfig
 from extproc.config.learning import LearningConfig
