@@ -54,7 +54,7 @@ def regret(since: str, until: str | None, value: float | None, form: str, output
     async def read(ledger: RedisTreasury) -> Regret:
         learned = await beliefs(RedisTallies(ledger.door), place.org, today, learning_of(known))
         found = Regret(span, learned, values, lambda entry: price_of(known, entry, str(span.last)), entries_of(known),
-                       lambda entry, task: believed(known, entry, task))
+                       lambda entry, task: believed_of(known, entry, task))
         async for at_ms, record in records(ledger.door, place.org, span):
             found.add(at_ms, record)
         return found
@@ -91,16 +91,12 @@ def values_of(config: GatewayConfig) -> Values:
     return Values(smart.value_nano, smart.times, next(iter(config.chains.get(smart.complex, [])), ""))
 
 
-def believed(config: GatewayConfig, entry: str, task: str) -> float:
+def believed_of(config: GatewayConfig, entry: str, task: str) -> float:
     """Return how much likelier the operator believes a success is than the shipped prior, where they say so."""
-    from extproc.textmodel.model import CLOUD_PRIOR, LOCAL_PRIOR
+    from extproc.core.routing.objective import believed
 
-    name, smart = entry.partition("/")[0], config.routing.smart
-    said = next((rate for key in (entry, name) if key in smart.priors
-                 and (rate := smart.priors[key].given().get(task)) is not None), None)
-    if said is None or name not in config.backends:
-        return 0.0
-    return said - getattr(CLOUD_PRIOR if config.backends[name].location == "cloud" else LOCAL_PRIOR, task)
+    backend = config.backends.get(entry.partition("/")[0])
+    return 0.0 if backend is None else believed(config.routing.smart, entry, backend.location, task)
 
 
 def entries_of(config: GatewayConfig) -> dict[str, str]:

@@ -241,8 +241,8 @@ class End(msgspec.Struct, frozen=True):
     begun: bool = True
     """False: the store did not answer `Begin`, so it may or may not know of this attempt."""
     closed: bool = False
-    """Whether the provider ended its answer before it was complete. A reset in the middle of a stream is not seen: to
-    us Envoy shows it as it shows a client that leaves."""
+    """Whether the provider ended its answer before it was complete. A reset in the middle of a stream is not seen here:
+    to us Envoy shows it as it shows a client that leaves. Its access log tells (`server.breaks`)."""
     retry_after_ms: int | None = None
     """How long the provider asks to be left alone (`core.retry_after`); None: it did not say."""
 

@@ -25,6 +25,7 @@ from extproc.core.routing.view import Knowledge, View
 from extproc.ledger.answers import Answered
 from extproc.ledger.base import LedgerUnavailable
 from extproc.runtime import ANY, Backend, Runtime
+from extproc.server.breaks import broken_by
 from extproc.server.seam import Channel, Heard
 from extproc.server.stores import Stores
 from extproc.telemetry import decisions
@@ -214,6 +215,13 @@ class Board:
         for backend in endings.silent(stage_tried, told, answered=answered):
             self.knowledge.health.note(
                 endings.Outcome(backend, backend.partition("/")[0], "broken"), now)
+
+    def broke(self, message: bytes) -> None:
+        """Envoy tells of answers that providers broke off after their headers."""
+        for name, model in broken_by(message):
+            if name in self._runtime.config.backends:
+                backend = listed(self._runtime, name, model)
+                self.knowledge.health.note(endings.Outcome(backend, name, "broken"), _now())
 
     # ------------------------------------------------------------------------------------ the exchange
 

@@ -176,6 +176,36 @@ def test_outages(plane: Plane) -> None:
     until(lambda: {of(ask(plane, "failing"))[1] for _ in range(6)} == {"sick"}, 20)
 
 
+def test_answers_that_break_off(plane: Plane) -> None:
+    """A provider that resets its streams amid the answer goes behind as well; clients that leave are not blamed on it."""
+    ours, other = plane.upstream.always["big"], plane.upstream.always["alt"]
+
+    def stream() -> tuple[str, bool]:
+        answer = plane.chat("cloud", stream=True, headers={"authorization": f"Bearer {ALICE}"})
+        return answer.headers["x-extproc-backend"], answer.complete
+
+    plane.upstream.always["alt"] = up.openai_sse("fine")
+    plane.upstream.always["big"] = up.openai_sse(*["word"] * 50, pause=0.1)
+    try:
+        for _ in range(8):
+            connection = http.client.HTTPConnection("127.0.0.1", plane.port, timeout=5)
+            connection.request("POST", "/v1/chat/completions", json.dumps(
+                {"model": "cloud", "stream": True, "messages": [{"role": "user", "content": "hi"}]}),
+                {"authorization": f"Bearer {ALICE}", "content-type": "application/json"})
+            assert connection.getresponse().read(20)
+            connection.close()
+        time.sleep(1.5)  # the log and an exchange
+        plane.upstream.always["big"] = up.openai_sse("whole")
+        assert stream() == ("big", True)
+        broken = up.openai_sse("a", "b", done=False, usage=False, fault="reset_mid")
+        broken.chunks.pop()  # it never says that it is at its end
+        plane.upstream.always["big"] = broken
+        until(lambda: {stream() for _ in range(4)} == {("alt", True)}, 30)
+    finally:
+        plane.upstream.always["big"], plane.upstream.always["alt"] = ours, other
+    until(lambda: {of(ask(plane, "cloud"))[1] for _ in range(8)} == {"big"}, 30)
+
+
 def test_the_cloud_is_away(plane: Plane) -> None:
     """When the whole cloud fails the smart flow takes what is local within a second or two, and the cloud when it is back."""
     upstream = plane.upstream

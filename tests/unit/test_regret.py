@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from extproc.commands.regret import beliefs, believed, entries_of, learning_of, price_of, values_of
+from extproc.commands.regret import beliefs, believed_of, entries_of, learning_of, price_of, values_of
 from extproc.commands.regret import regret as command
 from extproc.config import GatewayConfig
 from extproc.config.learning import LearningConfig
@@ -222,11 +222,11 @@ class TestCommand:
         """What the operator says of a backend counts beside the shipped prior, of a model before that of its backend."""
         smart = SmartConfig.model_validate({"priors": {"qwen": {"debug": 0.76, "chat": 0.9}, "qwen/q": {"debug": 0.86}}})
         config = CONFIG.model_copy(update={"routing": CONFIG.routing.model_copy(update={"smart": smart})})
-        assert believed(config, "qwen/q", "debug") == pytest.approx(0.86 - LOCAL_PRIOR.debug)
-        assert believed(config, "qwen/q", "chat") == pytest.approx(0.9 - LOCAL_PRIOR.chat)
-        assert believed(config, "qwen/r", "debug") == pytest.approx(0.76 - LOCAL_PRIOR.debug)
-        assert believed(config, "qwen/q", "design") == believed(config, "gpt/own", "debug") == 0
-        assert believed(config, "qwen/q", "other") == 0
+        assert believed_of(config, "qwen/q", "debug") == pytest.approx(0.86 - LOCAL_PRIOR.debug)
+        assert believed_of(config, "qwen/q", "chat") == pytest.approx(0.9 - LOCAL_PRIOR.chat)
+        assert believed_of(config, "qwen/r", "debug") == pytest.approx(0.76 - LOCAL_PRIOR.debug)
+        assert believed_of(config, "qwen/q", "design") == believed_of(config, "gpt/own", "debug") == 0
+        assert believed_of(config, "qwen/q", "other") == believed_of(config, "gone/x", "debug") == 0
 
     def test_prices(self) -> None:
         """Prices are those of the gateway: its file's, none for local, the catalogue's, or unknown."""
