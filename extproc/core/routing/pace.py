@@ -71,6 +71,12 @@ class Pace:
             self._forecast_of = first
         self._sum_up(first)
 
+    def alone(self, now: int) -> None:
+        """There are no others, and no store: what was noted here is all there is."""
+        if self._forecast_of != (first := _first(now)):
+            self.load({hour: self._hours.get(hour, {}) for hour in self.wanted(now)}, now)
+            self._forecast_of = first
+
     def note(self, now: int, *, sent: bool, price: int | None) -> dict[str, int]:
         """Take a request that would gain from the complex side; returns the counts to add to the shared bucket."""
         self._begun = now if self._begun is None else self._begun
