@@ -385,6 +385,18 @@ class TestAvailability:
         assert ids(decision) == ["last/l", "near/n"]
         assert decision.reason == "pinned by model local; near/n: busy, 1 requests where 1 fit"
 
+    @pytest.mark.parametrize(("ago", "first"), [(100, "near/n"), (4_900, "near/n"), (5_100, "last/l")])
+    def test_its_own_place(self, ago: int, first: str) -> None:
+        """The place that a session has just left is its own: other workers count it as taken for a while."""
+        runtime = compiled(base=CONFIG_THREE.replace("location: local", "location: local, capacity: 1"))
+        known = Knowledge()
+        known.busy.load(1, {"near": 1})  # by another worker
+        memory = Memory("near/n", "n", "local", NOW - ago)
+        view = seen(EASY, known, runtime)
+        assert ids(choose(runtime, rated=EASY, view=view, memory=memory))[0] == first
+        known.busy.begin("near")
+        assert ids(choose(runtime, rated=EASY, view=view, memory=memory))[0] == "last/l"
+
     def test_the_cloud_is_away(self) -> None:
         """When the whole complex chain is down the simple one takes over, and gives back afterwards."""
         known = failing(failing(Knowledge(), "big/b"), "more/m")

@@ -8,6 +8,7 @@ import msgspec
 
 from extproc.core.conversation import Conversation
 from extproc.core.errors import RequestError
+from extproc.core.routing.busy import KEPT_MS
 from extproc.core.routing.constraints import Able, Request, able, counts, unable
 from extproc.core.routing.explanation import Explanation
 from extproc.core.routing.pins import SMART, Picked, pick
@@ -164,8 +165,12 @@ class _Flow:
         """The backends of a chain with those at its end that are best not asked now, and why each of them is there."""
         if len(chain.backends) == 1 or not self._runtime.config.failover.passive_health:
             return chain.backends, ()
-        known = self._view.knowledge
-        return known.health.order(chain.backends, self._now, self._rid, known.busy.total())
+        known, busy = self._view.knowledge, self._view.knowledge.busy.total()
+        if (memory := self._memory) is not None and self._now - memory.at < KEPT_MS:
+            # Of its session the last request may still be counted, and this one takes its place.
+            name = memory.backend.partition("/")[0]
+            busy[name] = busy.get(name, 0) - 1
+        return known.health.order(chain.backends, self._now, self._rid, busy)
 
     def _decision(self, route: str, reason: str, found: Able, order: tuple[Backend, ...], moved: tuple[str, ...],
                   model: str, valued: Valued | None = None) -> Decision:

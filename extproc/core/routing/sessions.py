@@ -226,8 +226,12 @@ def lead(memory: Memory, now: int, *, in_tool_loop: bool, price: Price | None) -
     `price`: its own."""
     warm = _warm(memory, now, price)
     if in_tool_loop:
-        return memory.backend, f"session is in a tool loop: it stays with {memory.backend}{warm}"
+        return memory.backend, _looping(memory, warm)
     return (memory.backend, f"session stays with {memory.backend}{warm}") if warm else ("", "")
+
+
+def _looping(memory: Memory, warm: str) -> str:
+    return f"session is in a tool loop: it stays with {memory.backend}{warm}"
 
 
 def _warm(memory: Memory, now: int, price: Price | None) -> str:
@@ -250,10 +254,10 @@ def stay(memory: Memory | None, now: int, *, in_tool_loop: bool, chains: Collect
     if gone:
         why = f"session leaves {memory.backend}: {gone}"
         return Stay(complex_chain, why=f"{why}; it stays with {complex_chain}") if memory.escalated else Stay(why=why)
-    first, told = lead(memory, now, in_tool_loop=in_tool_loop, price=price)
-    if in_tool_loop and memory.chain in chains:
-        return Stay(memory.chain, first, told)
     warm = _warm(memory, now, price)
+    first = memory.backend if warm or in_tool_loop else ""
+    if in_tool_loop and memory.chain in chains:
+        return Stay(memory.chain, first, _looping(memory, warm))
     if memory.escalated:
         first = first if memory.chain == complex_chain else ""
         return Stay(complex_chain, first, f"session stays with {complex_chain}{warm if first else ''}")
