@@ -36,7 +36,7 @@ auth: {{{{mode: keys, keys: [{_key("alice", ALICE, "web")}, {_key("bob", BOB, "w
 backends:
   big: {{schema: openai, provider: openai, base_url: "http://127.0.0.1:{up}/big/v1", api_key: k, location: cloud}}
   alt: {{schema: openai, provider: openai, base_url: "http://127.0.0.1:{up}/alt/v1", api_key: k, location: cloud}}
-  near: {{schema: openai, base_url: "http://127.0.0.1:{up}/near/v1", location: local}}
+  near: {{schema: openai, base_url: "http://127.0.0.1:{up}/near/v1", location: local, lacks: [images]}}
   copy: {{schema: openai, base_url: "http://127.0.0.1:{up}/copy/v1", location: local}}
   sick: {{schema: openai, base_url: "http://127.0.0.1:{up}/sick/v1", api_key: k, location: cloud}}
   busy: {{schema: openai, base_url: "http://127.0.0.1:{up}/busy/v1", api_key: k, location: cloud}}
@@ -367,6 +367,29 @@ def test_sessions_and_learning_survive_workers(plane: Plane) -> None:
         stays = ask(plane, text=CHAT, x_extproc_session="two")
         assert of(stays)[1:] == ("alt", "1"), reason(stays)
         assert of(ask(plane, text=CHAT, x_extproc_session="one"))[1] == "big"
+
+
+def test_what_only_one_chain_can(plane: Plane) -> None:
+    """A conversation that an image took to the cloud stays there; a client's word on a pinned answer is learnt."""
+    until(lambda: {of(ask(plane, text=HARD))[1] for _ in range(6)} == {"big"}, 20)
+    image = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}]
+    headers = {"authorization": f"Bearer {ALICE}", "x-extproc-session": "seen"}
+    answer = plane.call("POST", "/v1/chat/completions", {
+        "model": "auto", "messages": [{"role": "user", "content": image}]}, headers)
+    assert (of(answer)[1], reason(answer)[:41]) == ("big", "only cloud can: near/n: lacks images")
+    time.sleep(0.1)
+    for _ in range(4):
+        stays = ask(plane, text=CHAT, x_extproc_session="seen")
+        assert (of(stays)[1], reason(stays)[:24]) == ("big", "session stays with cloud")
+
+    field = "design.s.n bad alt/gpt-5-mini"
+    before = learned(plane).get(field, 0)
+    plane.upstream.script("big", up.error(500))
+    pinned = ask(plane, "cloud", HARD)
+    assert of(pinned)[1:] == ("alt", "2")
+    rid = pinned.headers["x-extproc-request-id"]
+    until(lambda: rate(plane, {"request_id": rid, "rating": "bad"}).status == 202, 5)
+    until(lambda: learned(plane).get(field, 0) == before + 5, 5)
 
 
 # ------------------------------------------------------------------------------------ without the store
