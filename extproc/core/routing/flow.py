@@ -22,6 +22,8 @@ from extproc.runtime import ANY, Backend, Chain, Runtime
 
 Order = tuple[tuple[Backend, ...], tuple[str, ...]]
 """Backends in the order they are to be tried, and why those at its end are there."""
+Beside = tuple[str, tuple[str, ...]]
+"""A chain that cannot serve a request, and why each of its backends cannot."""
 _HELPERS = ("title", "topic", "probe", "helper", "commit")
 """Phases of agents beside the conversation, for which any model will do."""
 _WAITS = ("busy, ", "cooling, slow")
@@ -45,6 +47,8 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
     model: str
     dropped: tuple[str, ...] = ()
+    beside: Beside = ("", ())
+    """The chain that would have had the request, could it serve it."""
     count_here: bool = False
     """A token count for a model whose provider has no such call: we count."""
     moved: tuple[str, ...] = ()
@@ -118,7 +122,8 @@ class _Flow:
 
     # -------------------------------------------------------------------------------- one chain
 
-    def _to(self, route: str, reason: str, *, kept: bool = False, escalates: bool = False) -> Decision:
+    def _to(self, route: str, reason: str, *, kept: bool = False, escalates: bool = False,
+            beside: Beside = ("", ())) -> Decision:
         """Send the request to this chain, without those that cannot serve it. `kept`: its session has a say in which
         of them is first, and remembers who answered."""
         if not self._may(route):
@@ -137,7 +142,7 @@ class _Flow:
             return self._decision(route, reason, found, *order, model)
         first, why = self._lead(order)
         made = self._decision(route, f"{reason}; {why}" if why else reason, found, *_led(*order, first), model)
-        return msgspec.structs.replace(made, kept=True, escalates=escalates)
+        return msgspec.structs.replace(made, kept=True, escalates=escalates, beside=beside)
 
     def _lead(self, order: Order) -> tuple[str, str]:
         """Which of these the session wants first, and why in words; empty where it wants none."""
@@ -192,9 +197,11 @@ class _Flow:
             return self._first(f"simple: a {signals.phase} call of {signals.agent}", smart.simple, smart.complex)
         simple, complex_ = self._able(smart.simple), self._able(smart.complex)
         if not isinstance(simple, Able):
-            return self._to(smart.complex, f"only {smart.complex} can: {simple}", kept=True, escalates=True)
+            return self._to(smart.complex, f"only {smart.complex} can: {'; '.join(simple)}", kept=True, escalates=True,
+                            beside=(smart.simple, simple))
         if not isinstance(complex_, Able):
-            return self._to(smart.simple, f"only {smart.simple} can: {complex_}", kept=True)
+            return self._to(smart.simple, f"only {smart.simple} can: {'; '.join(complex_)}", kept=True,
+                            beside=(smart.complex, complex_))
         low, high = self._order(simple.chain), self._order(complex_.chain)
         weighed = by_value(self._view, smart, Weighing(
             signals, low[0], high[0], self._memory, self._gone(low, high), self._now, self._rid))
@@ -212,17 +219,19 @@ class _Flow:
         if (route := self._loop(routes)) is not None:
             return self._to(route, reason, kept=True)
         can = why = down = ""
+        beside: Beside = ("", ())
         for route in dict.fromkeys(routes):
             found = self._able(route)
             if not isinstance(found, Able):
-                why = why or found
+                why, beside = why or "; ".join(found), beside if why else (route, found)
             elif away := self._down(found.chain.backends):
                 can, down = can or route, down or away
             elif down:
                 return self._to(route, f"only {route} is up: {down}", kept=True)
             else:
-                return self._to(route, f"only {route} can: {why}" if why else reason, kept=True)
-        return self._to(can or routes[0], f"only {can} can: {why}" if can and can != routes[0] else reason, kept=True)
+                return self._to(route, f"only {route} can: {why}" if why else reason, kept=True, beside=beside)
+        return self._to(can or routes[0], f"only {can} can: {why}" if can and can != routes[0] else reason, kept=True,
+                        beside=beside)
 
     def _loop(self, routes: tuple[str, ...]) -> str | None:
         """The one of these chains in which this session is amidst a tool loop, if its backend can go on."""
@@ -259,15 +268,14 @@ class _Flow:
             told = told or f"{backend.id}: {why}"
         return told
 
-    def _able(self, route: str) -> Able | str:
+    def _able(self, route: str) -> Able | tuple[str, ...]:
         """The chain without those that cannot serve this request, or in words why it is out of the question."""
         if not self._may(route):
-            return f"this key may not use {route}"
+            return (f"this key may not use {route}",)
         chain, _ = self._chain(route)
         if self._request.signals.task == "count":
             return Able(chain)
-        found = able(self._runtime, self._request, chain)
-        return found if isinstance(found, Able) else "; ".join(found)
+        return able(self._runtime, self._request, chain)
 
     def _gone(self, *orders: Order) -> str:
         """Why the backend of this session cannot take its next request; empty: it can, or there is none. In a tool
