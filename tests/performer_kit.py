@@ -77,10 +77,10 @@ class Stream:
 
 
 def performer_of(store: MemoryTreasury, extra: str = "") -> Any:
-    """A performer over a store, which traces nothing and has no treasurer."""
+    """A performer over a store, which traces nothing and whose treasurer does nothing."""
     nobody: Any = None
     deaf: Any = MagicMock()
-    return Performer(Runtimes(runtime(extra)), store, Tracing(None, "test"), nobody, nobody, deaf, deaf)
+    return Performer(Runtimes(runtime(extra)), store, Tracing(None, "test"), deaf, nobody, deaf, deaf)
 
 
 async def reserved(store: MemoryTreasury) -> tuple[str, Ask]:

@@ -30,7 +30,7 @@ LOOK_BACK_DAYS = 31
 @one_line
 def budgets(context: click.Context, form: str, everything: bool, redis_url: str | None, config: Path | None,
             state: Path, org: str | None) -> None:
-    """What every budget has spent, holds reserved, and has left; with a sub-command: put budgets in force."""
+    """What every budget has spent, holds, and has left. The commands below change budgets."""
     from extproc.commands.usage import rendered
     from extproc.reports.tables import without
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,11 +31,11 @@ if TYPE_CHECKING:
 @click.option("--keep", help="With --trim: records younger than this stay in the store, such as 31d.")
 @click.option("--group", default="export", show_default=True,
               help="Name under which the store remembers what is exported; one per folder of files.")
-@store_options
+@functools.partial(store_options, org="Only this org; default: every one.")
 @one_line
 def export(root: Path, form: Form, follow: bool, every: str, batch: int, trim: bool, keep: str | None, group: str,
            redis_url: str | None, config: Path | None, state: Path, org: str | None) -> None:
-    """Write the records of the usage stream into files, each record once, also when this is killed and run again."""
+    """Write the records of all requests into files. Each comes once, also when this is killed and run again."""
     from extproc.commands.folder import writing
     from extproc.ledger.export import Log
     from extproc.reports.lines import check

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ _HEX = re.compile(r"^[0-9a-f]{6,64}$")
 
 @click.group()
 def keys() -> None:
-    """Gateway keys."""
+    """Make, list, change, replace and end gateway keys."""
 
 
 @keys.command()
@@ -100,20 +101,30 @@ def list_(team: tuple[str, ...], everything: bool, limit: int | None, form: str,
     place = find(redis_url, config, state, org)
     most = limit or (SHOWN if form == "table" else None)
     now = time.time_ns() // 1_000_000
+    put = partial(write, output=None)
 
-    async def read(ledger: RedisTreasury) -> tuple[list[KeyRecord], bool]:
+    async def read(ledger: RedisTreasury) -> bool:
         found: list[KeyRecord] = []
+        pages, count = None if form == "table" else tables.Pages("csv" if form == "csv" else "json", put), 0
+        if pages is not None:
+            pages.add(_table([], now, 64))
         async for page in _store(ledger).pages():
-            found += [record for record in page if (everything or record.state(now) in ("live", "not yet"))
-                      and (not team or record.caller.team in team)]
-            if most is not None and len(found) > most:
-                return found[:most], True
-        return found, False
+            some = [record for record in page if (everything or record.state(now) in ("live", "not yet"))
+                    and (not team or record.caller.team in team)]
+            kept, count = some if most is None else some[: max(most - count, 0)], count + len(some)
+            if pages is None:
+                found += kept
+            else:
+                pages.add(_table(kept, now, 64))
+            if most is not None and count > most:
+                break
+        if pages is None:
+            put(tables.as_text(_table(found, now, 16), _width()))
+        else:
+            pages.close()
+        return most is not None and count > most
 
-    found, more = run(place, read)
-    table = _table(found, now, 16 if form == "table" else 64)
-    write(tables.as_csv(table) if form == "csv" else tables.as_json(table) if form == "json"
-          else tables.as_text(table, _width()), None)
+    more = run(place, read)
     if more:
         click.echo(f"extproc: only the first {most} are shown; raise --limit, or use --format csv", err=True)
 
@@ -164,7 +175,7 @@ def revoke(key: str, redis_url: str | None, config: Path | None, state: Path, or
 @one_line
 def rotate(name: str, overlap: str, expires: str | None, redis_url: str | None, config: Path | None, state: Path,
            org: str | None) -> None:
-    """Make a new key in place of NAME; it is printed once, alone on stdout."""
+    """Make a new key in place of NAME. It is printed once, alone on stdout."""
     from extproc.ledger.keys import digest_of, new_secret
 
     secret, stays = new_secret(), _length("--overlap", overlap)
@@ -211,7 +222,7 @@ def update(key: str, team: str | None, project: str | None, user: str | None, ro
 @one_line
 def purge(older: str, dry_run: bool, redis_url: str | None, config: Path | None, state: Path,
           org: str | None) -> None:
-    """Forget keys that were revoked or expired long ago, of all orgs. Usage keeps their names."""
+    """Forget keys that ended long ago, of all orgs. Usage keeps their names."""
     place, length = find(redis_url, config, state, org), _length("--older", older)
     count = run(place, lambda ledger: _store(ledger).purge(length, dry=dry_run))
     click.echo(f"{count} keys ended {older} ago or earlier" + ("" if dry_run else "; they are forgotten"), err=True)

@@ -38,7 +38,7 @@ def _all_orgs(command: Callable[..., None]) -> Callable[..., None]:
 @one_line
 def publish(force: bool, all_orgs: bool, redis_url: str | None, config: Path | None, state: Path,
             org: str | None) -> None:
-    """Put the budgets of a gateway.yaml (-c) in force now; workers follow at their next request."""
+    """Put the budgets of a gateway.yaml (-c) in force. Workers follow at their next request."""
     own = _table(config)
     place = _place(find(redis_url, config, state, org), org, all_orgs)
     run(place, lambda ledger: _each(ledger, place, None, all_orgs, lambda name: _publish(ledger, name, own, force)))
@@ -77,12 +77,13 @@ async def _each(ledger: RedisTreasury, place: Place, root: Path | None, all_orgs
 def _table(path: Path | None) -> Table:
     """Return the table of a configuration. Raises CommandError, ConfigError."""
     from extproc.commands.store import read_config
+    from extproc.config import changed_at
     from extproc.core.admission import table_of
 
     if path is None:
         raise CommandError("give the gateway.yaml whose budgets to put in force, with -c")
     config = read_config(path)
-    return table_of(config.budgets, config.limits, config.money.generation or int(path.stat().st_mtime))
+    return table_of(config.budgets, config.limits, config.money.generation or changed_at(path))
 
 
 async def _publish(ledger: RedisTreasury, org: str, own: Table, force: bool) -> str:
@@ -131,7 +132,7 @@ async def _publish(ledger: RedisTreasury, org: str, own: Table, force: bool) -> 
 @one_line
 def rebuild(root: Path | None, force: bool, all_orgs: bool, redis_url: str | None, config: Path | None, state: Path,
             org: str | None) -> None:
-    """Make the windows of budgets again by the records, in a store that lost its data, and put the budgets in force."""
+    """Make spend again from records, in a store that lost it. The budgets are put in force."""
     from extproc.commands.folder import Folder
 
     own = _table(config)

@@ -35,7 +35,7 @@ _EPOCH = date(1970, 1, 1)
 @one_line
 def regret(since: str, until: str | None, value: float | None, form: str, output: Path | None, redis_url: str | None,
            config: Path | None, state: Path, org: str | None) -> None:
-    """Each kind of request: who answered, how likely that is to be good, and what the best choice would have gained."""
+    """What better choices would have gained. By kind of request: who answered, and how likely that is to be good."""
     from extproc.commands.read import records
     from extproc.commands.usage import check_binary, rendered
     from extproc.ledger.tallies import RedisTallies
@@ -107,14 +107,14 @@ def entries_of(config: GatewayConfig) -> dict[str, str]:
 
 def price_of(config: GatewayConfig, entry: str, day: str) -> Price | None:
     """Return the price of a BACKEND/MODEL on a day, as the gateway takes it; None: unknown."""
-    from extproc.core.pricing import FREE, Price, Rate, per_million
+    from extproc.core.pricing import FREE
+    from extproc.core.tariffs import configured
     from extproc.prices import catalogue
 
     name, _, model = entry.partition("/")
     backend = config.backends.get(name)
     if backend is None:
         return None
+    listed = FREE if backend.location == "local" else catalogue(backend.provider, model, day)[0]
     known = backend.models.get(model)
-    if known and known.usd_per_million_input is not None and known.usd_per_million_output is not None:
-        return Price(Rate(per_million(known.usd_per_million_input)), Rate(per_million(known.usd_per_million_output)))
-    return FREE if backend.location == "local" else catalogue(backend.provider, model, day)[0]
+    return listed if known is None else configured(known, listed)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @one_line
 def report(since: str, until: str | None, baseline: str, top: int, policy: Path | None, form: str,
            output: Path | None, redis_url: str | None, config: Path | None, state: Path, org: str | None) -> None:
-    """Spend, savings against one model for everything, what went local, failovers, the dearest requests."""
+    """Spend, savings, what went local, and failovers. Savings are those against one model for everything."""
     from extproc.commands.read import records
     from extproc.reports.periods import period
     from extproc.reports.sections import sections

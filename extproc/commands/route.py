@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ def route(context: click.Context, source: str, config: Path, path: str, header: 
     request = _request(_read(source), path)
     if context.get_parameter_source("path") is ParameterSource.COMMANDLINE:
         request = msgspec.structs.replace(request, path=path)
-    headers = request.headers | {k.strip().lower(): v.strip() for k, _, v in (h.partition(":") for h in header)}
+    headers = request.headers | _typed(header)
     now = datetime.now(UTC)
     runtime = policy_of(read_config(config), now.strftime("%Y-%m-%d")).runtime
     try:
@@ -80,6 +81,8 @@ def _read(source: str) -> bytes:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # a long prompt
             raise CommandError(f"{source[:80]} cannot be read: {error.strerror}") from error
+    if source.endswith(".json") and not any(map(str.isspace, source)):  # meant as a file, not as a prompt of one word
+        raise CommandError(f"{source[:80]}: no such file")
     return json.dumps({"model": "auto", "max_tokens": 1024, "messages": [{"role": "user", "content": source}]}).encode()
 
 
@@ -99,15 +102,39 @@ def _request(data: bytes, path: str) -> Request:
     return Request(whole["path"], _headers(whole.get("headers")), msgspec.json.encode(whole["body"]))
 
 
+def _typed(header: tuple[str, ...]) -> dict[str, str]:
+    """Headers as they are typed. Raises CommandError: one has no name or no colon."""
+    found: dict[str, str] = {}
+    for text in header:
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise CommandError(f"-H {text[:60]}: expected NAME: VALUE")
+        found[name.strip().lower()] = value.strip()
+    return found
+
+
 def _headers(told: Any) -> dict[str, str]:
     pairs: list[Any] = list(told.items()) if isinstance(told, dict) else told if isinstance(told, list) else []
     return {str(pair[0]).lower(): str(pair[1]) for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 2}
 
 
 def _shown(found: Explanation, as_json: bool) -> str:
-    from extproc.core.routing.explanation import text
+    from extproc.commands.usage import terminal_width
+    from extproc.core.routing.explanation import LABEL, text
 
-    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode() if as_json else text(found)
+    if as_json:
+        return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+    return folded(text(found), terminal_width(), LABEL)
+
+
+def folded(text: str, width: int | None, indent: int) -> str:
+    """Return lines for a terminal of that many columns, what goes on indented; None: as they are."""
+    if width is None:
+        return text
+    return "\n".join([
+        line for whole in text.split("\n")
+        for line in textwrap.wrap(whole, max(width, 2 * indent), subsequent_indent=" " * indent, drop_whitespace=True,
+                                  break_long_words=False, break_on_hyphens=False) or [""]])
 
 
 @click.command()
@@ -117,7 +144,7 @@ def _shown(found: Explanation, as_json: bool) -> str:
 @one_line
 def explain(request_id: str, as_json: bool, redis_url: str | None, config: Path | None, state: Path,
             org: str | None) -> None:
-    """Explain why a request went where it went, by the x-extproc-request-id of its answer."""
+    """Explain why a request went where it went. REQUEST_ID: the x-extproc-request-id of its answer."""
     from extproc.core.routing.explanation import unpack
     from extproc.ledger.explained import NOT_KEPT, ExplainedStore, is_id
 

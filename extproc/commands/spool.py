@@ -29,7 +29,7 @@ _FOLDER = click.option("--spool", "given", type=click.Path(path_type=Path, file_
 @click.pass_context
 @one_line
 def spool(context: click.Context, form: str, state: Path, config: Path | None, given: Path | None) -> None:
-    """What waits on disk for the store, and what came too late for it; with `apply`: charge the latter."""
+    """What waits on disk for the store, or came too late for it."""
     from extproc.commands.usage import rendered
 
     if context.invoked_subcommand is None:
@@ -89,7 +89,7 @@ def _letters(path: Path) -> list[DeadLetter]:
 @store_options
 @one_line
 def apply(given: Path | None, redis_url: str | None, config: Path | None, state: Path, org: str | None) -> None:
-    """Charge what came too late for the store, each once; what was charged in full meanwhile is left as it is."""
+    """Charge what came too late for the store, each once. What was charged in full meanwhile is left as it is."""
     folder = folder_of(given, config, state)
     place = find(redis_url, config, state, org)
     click.echo(run(place, lambda ledger: _apply(ledger, folder)), err=True)

@@ -49,10 +49,11 @@ class Place(msgspec.Struct, frozen=True):
         return shown(self.url)
 
 
-def store_options(command: Callable[P, R]) -> Callable[P, R]:
-    """Add --redis-url, --config, --state and --org."""
+def store_options(command: Callable[P, R],
+                  org: str = "Whose books; default: the configuration's, else `default`.") -> Callable[P, R]:
+    """Add --redis-url, --config, --state and --org, which means what `org` says."""
     for option in (
-        click.option("--org", help="Whose books; default: the configuration's, else `default`."),
+        click.option("--org", help=org),
         click.option("--state", type=click.Path(path_type=Path), default=Path(".extproc"), show_default=True,
                      help="State folder of an `extproc up` that runs here."),
         click.option("-c", "--config", type=click.Path(path_type=Path, dir_okay=False), help="gateway.yaml"),

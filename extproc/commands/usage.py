@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @one_line
 def usage(by: str, since: str, until: str | None, form: str, output: Path | None, redis_url: str | None,
           config: Path | None, state: Path, org: str | None, **only: tuple[str, ...]) -> None:
-    """Requests, tokens and exact cost by team, model and more, from the daily sums."""
+    """Requests, tokens and exact cost by team, model and more."""
     from extproc.commands.read import rollups
     from extproc.reports.periods import period
     from extproc.reports.usage import Usage, dimensions

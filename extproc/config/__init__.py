@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from extproc.config.auth import AuthConfig, ClaimsConfig, JwksConfig, JwtConfig, KeyConfig
-from extproc.config.load import ConfigError, load, parse
+from extproc.config.load import ConfigError, changed_at, load, parse
 from extproc.config.model import (
     SPOKEN,
     BackendConfig,
@@ -20,5 +20,6 @@ from extproc.config.smart import SmartConfig
 __all__ = [
     "SPOKEN", "AuthConfig", "BackendConfig", "BudgetConfig", "ClaimsConfig", "ConfigError", "DialectName",
     "FailoverConfig", "GatewayConfig", "JwksConfig", "JwtConfig", "KeyConfig", "LimitConfig", "ModelConfig",
-    "MoneyConfig", "RoutingConfig", "RuleConfig", "SmartConfig", "TelemetryConfig", "WhenConfig", "load", "parse",
+    "MoneyConfig", "RoutingConfig", "RuleConfig", "SmartConfig", "TelemetryConfig", "WhenConfig", "changed_at", "load",
+    "parse",
 ]

@@ -9,7 +9,7 @@ import msgspec
 import pydantic
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from extproc.config.values import SHA256, Duration, Model, Name, Org
+from extproc.config.values import SHA256, Duration, Holder, Model, Name, Org
 
 LOOPBACK = ("127.0.0.1", "[::1]", "localhost")
 _URI = re.compile(r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?/[^\s#]*")
@@ -81,9 +81,9 @@ class KeyConfig(Model):
 
     name: Name
     sha256: str = Field(pattern=SHA256)
-    team: str = "default"
-    project: str = ""
-    user: str = ""
+    team: Holder = "default"
+    project: Holder = ""
+    user: Holder = ""
     routes: list[str] | None = None
 
 

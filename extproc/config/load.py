@@ -47,6 +47,11 @@ def load(path: Path, env: Mapping[str, str] = os.environ, *, folder: Path | None
     return parse(text, str(path), folder or path.parent, env)
 
 
+def changed_at(path: Path) -> int:
+    """Return when a configuration was written, in ms: the generation of its budgets where it names none."""
+    return path.stat().st_mtime_ns // 1_000_000
+
+
 def parse(text: str, name: str, folder: Path, env: Mapping[str, str] = os.environ) -> GatewayConfig:
     """Validate the text of a gateway.yaml; `file:` secrets are relative to `folder`. Raises ConfigError."""
     try:

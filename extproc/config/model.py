@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from extproc.config.auth import AuthConfig
 from extproc.config.explain import ExplainConfig
 from extproc.config.learning import LearningConfig
 from extproc.config.money import BudgetConfig, LimitConfig, MoneyConfig
+from extproc.config.price import PriceConfig
 from extproc.config.routing import RoutingConfig
+from extproc.config.smart import SmartConfig
 from extproc.config.values import Address, Duration, Model, Name, Size, Store, Workers
 
 Feature = Literal["tools", "images", "documents", "json_schema", "thinking", "stream"]
@@ -25,15 +27,16 @@ SPOKEN: dict[str, tuple[str, ...]] = {"anthropic": ("anthropic",), "ollama": ("o
 MAX_CHAIN = 6
 
 
-class ModelConfig(Model):
+class ModelConfig(PriceConfig):
     """What is known of one model at one backend; anything left out is taken from the price catalogue."""
 
     context: int | None = Field(None, ge=1)
     max_output: int | None = Field(None, ge=1)
     default_max_tokens: int = Field(16384, ge=1)
+    on_cut: Literal["seen", "full"] | None = None
+    """What a stream that was cut is charged under a budget: the output that passed, or all that was paid for. Left out,
+    it is all where reasoning is not shown, else what passed."""
     lacks: list[Feature] = []
-    usd_per_million_input: float | None = Field(None, ge=0)
-    usd_per_million_output: float | None = Field(None, ge=0)
 
 
 class HealthConfig(Model):
@@ -125,3 +128,19 @@ class GatewayConfig(Model):
     learning: LearningConfig = LearningConfig()
     explain: ExplainConfig = ExplainConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_chain(cls, value: Any) -> Any:
+        """Where there is one chain, the smart flow needs no telling where to go."""
+        given = _mapping(value)
+        chains, routing = _mapping(given.get("chains")), given.get("routing", {})
+        smart = _mapping(routing).get("smart", {})
+        if len(chains) != 1 or not isinstance(routing, dict) or not isinstance(smart, dict):
+            return value
+        targets = dict.fromkeys(SmartConfig().targets(), next(iter(chains)))
+        return {**given, "routing": {**_mapping(routing), "smart": {**targets, **_mapping(smart)}}}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from extproc.config.values import Duration, Model, Size
+from extproc.config.values import Duration, Holder, Model, Size
 
 MAX_NANO = 2**53 - 1
 """The largest amount that is exact in the store's arithmetic (nine million dollars)."""
@@ -16,14 +16,23 @@ LONGEST_ALLOWED = 24 * 3600.0
 """Seconds without the store: half of the time after which a call is too old for it."""
 
 
+def _whose(value: str) -> str:
+    if not value:
+        raise ValueError('expected a name, or "*"')
+    return value
+
+
+Whose = Annotated[Holder, AfterValidator(_whose)]
+
+
 class WhomConfig(Model):
     """Whose requests count. Exactly one; `"*"` means each one for itself."""
 
-    org: str | None = None
-    team: str | None = None
-    project: str | None = None
-    user: str | None = None
-    key: str | None = None
+    org: Whose | None = None
+    team: Whose | None = None
+    project: Whose | None = None
+    user: Whose | None = None
+    key: Whose | None = None
 
     def pair(self) -> tuple[str, str]:
         """The dimension and its value."""
@@ -123,6 +132,8 @@ class MoneyConfig(Model):
     """Whether `max_tokens` that the client named may be lowered to what is affordable (told in a header)."""
     store_down: Literal["deny", "allow"] | None = None
     """Without the store: refuse, or go on unreserved. Default: deny where there are budgets, else allow."""
+    server_tool_uses: Annotated[int, Field(ge=1, le=100)] = 5
+    """Uses of a provider's own tools (web search) that are paid for, and sent as the limit, where none is named."""
     allow: AllowConfig | None = None
     """The purse of `store_down: allow`, required where there are budgets."""
     spool: str | None = None

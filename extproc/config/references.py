@@ -62,7 +62,9 @@ def _in_routes(config: GatewayConfig) -> list[Finding]:
     if any(route == "smart" for _, route in places):
         for field, route in config.routing.smart.targets().items():
             if route not in config.chains:
-                found.append((("routing", "smart", field), f"unknown chain {route}; allowed: {', '.join(chains)}"))
+                what = (f"unknown chain {route}" if field in config.routing.smart.model_fields_set
+                        else f"is {route} unless it is given, and no chain has that name")
+                found.append((("routing", "smart", field), f"{what}; allowed: {', '.join(chains)}"))
     return [*found, *_in_rules(config)]
 
 
@@ -118,7 +120,11 @@ def _in_money(config: GatewayConfig) -> list[Finding]:
         seen.add(what)
     for index, limit in enumerate(config.limits):
         unit = next(u for u in ("requests", "tokens", "concurrent") if getattr(limit, u) is not None)
-        what = ("limit", *limit.for_.pair(), unit, limit.per)
+        dimension, whose = limit.for_.pair()
+        if dimension == "backend" and whose not in ("*", *config.backends):
+            found.append((("limits", index, "for", "backend"),
+                          f"unknown backend {whose}; allowed: {', '.join(sorted(config.backends))}, *"))
+        what = ("limit", dimension, whose, unit, limit.per)
         if what in seen:
             found.append((("limits", index), f"another limit of {unit} of the same stands above"))
         seen.add(what)

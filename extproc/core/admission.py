@@ -170,7 +170,7 @@ def options_for(runtime: Runtime, chain: Chain, model: str, bound: Bound, asked:
     options: list[Option] = []
     chains: list[Chain] = []
     while keep:
-        option = option_of(bound, resolved(runtime, keep, model), least, want)
+        option = option_of(bound, resolved(runtime, keep, model), least, want, runtime.price_of)
         if not options or option != options[-1]:
             options.append(option)
             chains.append(runtime.part(chain, keep) if len(keep) < len(chain.backends) else chain)
@@ -183,11 +183,13 @@ def options_for(runtime: Runtime, chain: Chain, model: str, bound: Bound, asked:
 
 
 def _cost(runtime: Runtime, backend: Backend, model: str, bound: Bound, output: int) -> int:
-    return need(bound, resolved(runtime, [backend], model)[0], output).nano_usd
+    return need(bound, resolved(runtime, [backend], model)[0], output, runtime.price_of).nano_usd
 
 
-def priced(runtime: Runtime, chain: Chain, model: str) -> Chain:
+def priced(runtime: Runtime, chain: Chain, model: str, beside: Iterable[str] = ()) -> Chain:
     """The chain without the backends whose price nobody knows, where a dollar budget is in force.
+
+    `beside`: other models that a backend may ask in between.
 
     Raises:
         RequestError: none is left.
@@ -195,7 +197,8 @@ def priced(runtime: Runtime, chain: Chain, model: str) -> Chain:
     if not runtime.prices_matter:
         return chain
     actual = resolved(runtime, chain.backends, model)
-    keep = [backend for backend, known in zip(chain.backends, actual, strict=True) if known.price is not None]
+    keep = [backend for backend, known in zip(chain.backends, actual, strict=True)
+            if known.price is not None and all(runtime.price_of(backend.name, other) for other in beside)]
     if not keep:
         raise RequestError(
             f"the price of {', '.join(b.id for b in actual)} is unknown, and a dollar budget is in force; give it as "

@@ -23,7 +23,7 @@ from extproc.core.conversation import (
 from extproc.core.errors import UpstreamError
 from extproc.core.routing.outcomes import Watch
 from extproc.core.toolbox import Filter
-from extproc.core.usage import Tokens
+from extproc.core.usage import Terms, Tokens
 from extproc.schemas.base import ClientSchema, ProviderSchema
 from extproc.wire.sse import EventTooLarge, ServerSentEvent
 
@@ -35,7 +35,7 @@ class Learnt:
     """What an answer has told so far. `passed` counts output characters or events, for cut streams."""
 
     def __init__(self) -> None:
-        self.tokens = Tokens()
+        self.tokens, self.terms = Tokens(), Terms()
         self.model = ""
         self.finish = ""
         self.failure: Failure | None = None
@@ -49,6 +49,7 @@ class Learnt:
             match event:
                 case UsageReport():
                     self.tokens = self.tokens.merged(event.tokens)
+                    self.terms = self.terms.merged(event.terms)
                 case Start():
                     self.model = event.model or self.model
                     self.started = True

@@ -13,7 +13,7 @@ import msgspec
 
 from extproc import names
 from extproc.core import answer_headers as told
-from extproc.core import pricing
+from extproc.core import cut, pricing
 from extproc.core.answer import Reading, StreamAnswer, WholeAnswer
 from extproc.core.bound import need
 from extproc.core.dispatch import Said, prepare
@@ -46,18 +46,15 @@ from extproc.core.retry_after import told_ms
 from extproc.core.routing.outcomes import Watch
 from extproc.core.routing.signals import BYTES_PER_TOKEN
 from extproc.core.toolbox import Filter, Restorer
-from extproc.core.usage import Tokens
+from extproc.core.usage import PLAIN, Tokens
 from extproc.dialects.fim import PlainText
 from extproc.money.amounts import Need
 from extproc.runtime import ANY, Runtime
 from extproc.schemas import CLIENTS, PROVIDERS
 from extproc.schemas.base import ClientSchema
-from extproc.tokens import counter
 from extproc.wire.content_encoding import Undecodable, decoder
 
 MAX_ERROR_BODY = 1 << 20
-CUT_SLACK = 64
-"""Tokens added to what was seen of a cut stream (ledger protocol, section 5)."""
 
 _CAUSE: dict[str, str] = {
     "rate_limit": "429", "quota": "429", "overloaded": "overloaded", "context_length": "context_too_long",
@@ -190,19 +187,18 @@ class AttemptStage:
             self._backend = runtime.resolve(self._backend.name, carried.model)
         self._carried, self._failover = carried, frozenset(runtime.config.failover.on)
         self._baseline = runtime.baseline
+        self._price_of = runtime.price_of
         self._limits, self._last = runtime.config.failover, self._number >= carried.backends
         self._model = self._backend.model
         self._state, self._settled = "body", False
-        if not carried.reserved:
-            self._begun = True
-            return [Proceed("request_headers")]
+        self._begun = not carried.reserved  # of which the store knows nothing, and nobody answers
         return [Begin(self._number, self._backend.name, self._model, self._need(carried)), Proceed("request_headers")]
 
     def _need(self, carried: Carried) -> Need | None:
         """The most that this attempt can cost; None where no budget is in force."""
         if carried.bound is None or carried.ask is None:
             return None
-        return need(carried.bound, self._backend, carried.granted)
+        return need(carried.bound, self._backend, carried.granted, self._price_of)
 
     def _on_begun(self, event: Begun) -> list[Action]:
         if (problem := _NOT_BEGUN.get(event.code)) is not None:
@@ -374,18 +370,21 @@ class AttemptStage:
             return []
         self._settled = True
         learnt = self._answer.learnt if self._answer is not None else None
-        tokens = learnt.tokens if learnt is not None else Tokens()
+        tokens, terms = (learnt.tokens, learnt.terms) if learnt is not None else (Tokens(), PLAIN)
         if outcome == "estimated":
             tokens = self._seen(tokens, learnt.characters if learnt is not None else 0)
         return [End(
             attempt=self._number, backend=self._backend.name, model=self._model, outcome=outcome,
             final=outcome == "exact", tokens=tokens,
-            cost=0 if outcome == "failed" and not tokens.complete else pricing.cost(tokens, self._backend.price),
+            cost=0 if outcome == "failed" and not tokens.complete else pricing.cost(
+                tokens, self._backend.price, terms,
+                lambda model: self._price_of(self._backend.name, model)),
             status=self._status, duration_ms=now - self._started,
             first_event_ms=None if self._first_event is None else self._first_event - self._started,
             reported_model=learnt.model if learnt is not None else "",
             finish_reason=learnt.finish if learnt is not None else "", problem=problem,
             begun=self._known, price_version=self._backend.price.version if self._backend.price else "",
+            terms=terms,
             counterfactual=pricing.cost(tokens, self._baseline) if self._baseline is not None else None,
             flaws=self._flaws(problem), closed=self._cut, retry_after_ms=self._asked(problem, now),
         )]
@@ -403,14 +402,13 @@ class AttemptStage:
         return told_ms(self._response, now, limited=problem.kind == "rate_limit")
 
     def _seen(self, tokens: Tokens, characters: int) -> Tokens:
-        """A cut exchange: the input as reported or estimated, the output by what passed, plus a slack."""
-        if self._state in ("headers", "body"):
+        """The tokens of a cut exchange, as far as they can be known."""
+        carried = self._carried
+        if self._state in ("headers", "body") or carried is None:
             return Tokens(input=0, output=0)  # never dispatched
-        assert self._carried is not None
-        guess = counter(self._model).estimate_bytes
-        out = max(tokens.output or 0, guess(characters) + (CUT_SLACK if characters else 0))
-        asked = guess(self._carried.estimate * BYTES_PER_TOKEN)
-        return msgspec.structs.replace(tokens, input=asked if tokens.input is None else tokens.input, output=out)
+        full = cut.charged_in_full(self._model, carried.reasoning, self._backend.on_cut)
+        return cut.used(self._model, tokens, characters, carried.estimate * BYTES_PER_TOKEN,
+                        paid=carried.granted if full else 0)
 
     # ------------------------------------------------------------------------------------ answers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 
 import msgspec
@@ -47,7 +48,7 @@ def parsed(endpoint: Endpoint, conversation: Conversation, body: bytes, headers:
     """Take the facts of a request. Raises RequestError for a field that is given twice."""
     TopLevel(body)  # it would be read one way here and another way by a provider
     # A key that belongs to a project spends for it alone, whatever a header says.
-    project = caller.project or headers.get("x-extproc-project", "")[:64]
+    project = caller.project or unicodedata.normalize("NFC", headers.get("x-extproc-project", ""))[:64]
     facts = signals.extract(conversation, len(body), endpoint.route, headers, caller.key, caller.team,
                             endpoint=endpoint.schema, org=caller.org, project=project, user=caller.user)
     shadow = headers.get(SHADOW, "")[:32]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.core.usage import Tokens
+from extproc.core.usage import PLAIN, Terms, Tokens
 
 Json = Any
 
@@ -176,6 +176,7 @@ class Conversation(msgspec.Struct, frozen=True):
     demands: tuple[str, ...] = ()
     """Features that only a backend of the client's own schema can serve (previous_response_id, ...)."""
     system_cache: bool = False          # a top-level automatic cache breakpoint was asked for
+    server_calls: int | None = None     # calls of the provider's own tools at most, all together
 
 
 EXTRAS = frozenset({
@@ -237,6 +238,7 @@ class UsageReport(msgspec.Struct, frozen=True):
     """Usage as known now; later reports replace known classes, they never add."""
 
     tokens: Tokens
+    terms: Terms = PLAIN
 
 
 class Stop(msgspec.Struct, frozen=True):

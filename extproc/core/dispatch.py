@@ -66,8 +66,9 @@ def prepare(carried: Carried, backend: Backend, headers: Mapping[str, str], body
     """Translate the client's original body for a backend. Raises RequestError for what it cannot say."""
     dialect = DIALECTS[backend.dialect]
     model = carried.model if backend.model == ANY else backend.model
+    uses = carried.bound.uses if carried.granted and carried.bound is not None else None
     target = Target(model, backend.max_output, backend.default_max_tokens, backend.context, carried.granted or None,
-                    dialect.max_tokens_only)
+                    uses, dialect.max_tokens_only)
     said = say(dialect, carried.schema, target, body)
     if backend.location != "local":
         said.repairs = ()  # a cloud's own parser does this better

@@ -10,10 +10,11 @@ import msgspec
 from extproc.core.admission import Plan, Shared
 from extproc.core.bound import Bound
 from extproc.core.conversation import Conversation
+from extproc.core.cut import Shown
 from extproc.core.errors import Problem
 from extproc.core.identity import Caller
 from extproc.core.routing.sessions import Memory
-from extproc.core.usage import Tokens
+from extproc.core.usage import PLAIN, Terms, Tokens
 from extproc.money.amounts import Ask, Grant, Need
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Reserve(msgspec.Struct, frozen=True):
 
 
 class Begin(msgspec.Struct, frozen=True):
-    """Announce an attempt before its dispatch; `Begun` follows."""
+    """Announce an attempt before its dispatch; `Begun` follows where the request has a reservation."""
 
     attempt: int
     backend: str
@@ -234,6 +235,7 @@ class End(msgspec.Struct, frozen=True):
     finish_reason: str = ""
     problem: Problem | None = None
     price_version: str = ""
+    terms: Terms = PLAIN
     flaws: tuple[str, ...] = ()
     """What is wrong with the answer as far as can be seen (`routing.outcomes.Watch`)."""
     counterfactual: int | None = None
@@ -377,6 +379,8 @@ class Carried(msgspec.Struct, frozen=True, rename="camel"):
     reserved: bool = True
     """False: the store did not answer; the attempts settle without a reservation, each as a record of its own."""
     judged: Judged | None = None
+    reasoning: Shown = ""
+    """What the request says of its reasoning: what passes of a cut stream may not be all that is billed."""
 
 
 _encoder = msgspec.json.Encoder()

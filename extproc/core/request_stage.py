@@ -12,7 +12,7 @@ from hashlib import sha256
 import msgspec
 
 from extproc import names
-from extproc.core import asking, charging, choosing, entrance, feedback
+from extproc.core import asking, charging, choosing, cut, entrance, feedback
 from extproc.core.admission import Shared
 from extproc.core.dispatch import passed
 from extproc.core.endpoints import ALLOW, Endpoint, find, models_list, one_model
@@ -213,6 +213,7 @@ class RequestStage:
             query=self._headers.get(":path", "").partition("?")[2],
             passed=passed(self._schema.name, self._headers), backends=len(decision.chain.backends),
             judged=choosing.judged(decision, known, facts, view, memory, read=self._reads(decision, known, now)),
+            reasoning=cut.shown(conversation),
         )
         self._asking = asking.asked(
             self._runtime, decision, admission, conversation, known.body, facts.input_tokens)
@@ -357,10 +358,15 @@ class RequestStage:
 
     def _on_finished(self, event: Finished) -> list[Action]:
         self._state = "over"
-        problem = event.problem or Problem(
-            "unavailable", "no backend could be reached; try again shortly", retry_after=2)
+        problem = event.problem or Problem("unavailable", self._nobody(), retry_after=2)
         reply = self._reply(problem)
         return [msgspec.structs.replace(reply, headers={**reply.headers, names.ATTEMPTS: str(event.attempts)})]
+
+    def _nobody(self) -> str:
+        """What a client is told when no attempt came about; whoever runs the gateway sees which server to start."""
+        asked = () if self._decision is None else dict.fromkeys(b.name for b in self._decision.chain.backends)
+        of = f" of {', '.join(asked)}" if asked else ""
+        return f"no backend could be reached{of}; try again shortly"
 
     def _on_closed(self) -> list[Action]:
         """The client left before any response: what is reserved can be released. A reservation that the store has not

@@ -54,6 +54,52 @@ class Tokens(msgspec.Struct, frozen=True):
         )
 
 
+class Pass(msgspec.Struct, frozen=True):
+    """A pass of another model, or of a kind of its own, that a provider bills beside an answer's usage (an advisor, a
+    compaction). `model` None: the answer's own."""
+
+    model: str | None
+    tokens: Tokens
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What beside tokens decides an exchange's price, as the provider reports it. ``None``: it said nothing unusual.
+
+    `tier`: the service tier or speed it was served in (`priority`, `flex`, `fast`); `region`: where, if that is
+    priced (`us`); `searches`: web searches that are billed by number; `passes`: what is billed beside the usage.
+    """
+
+    tier: str | None = None
+    region: str | None = None
+    searches: int | None = None
+    passes: tuple[Pass, ...] | None = None
+
+    @property
+    def beside(self) -> Tokens:
+        """The tokens of all passes that are billed beside the answer's usage."""
+        passes = [one.tokens for one in self.passes or ()]
+        return Tokens(input=sum(one.total_input or 0 for one in passes),
+                      output=sum(one.total_output or 0 for one in passes))
+
+    def merged(self, later: Terms) -> Terms:
+        """Take the last known value of each; an absent later one never erases an earlier one."""
+        return Terms(*[new if new is not None else old for old, new in zip(
+            msgspec.structs.astuple(self), msgspec.structs.astuple(later), strict=True)])
+
+
+PLAIN = Terms()
+"""Nothing that changes a price."""
+
+
+_USUAL = ("default", "standard", "auto", "global", "not_available", "")
+"""Names for what the listed price is the price of."""
+
+
+def term(value: object) -> str | None:
+    """Read the name of a tier or a region; None where it is the usual one, or none at all."""
+    return value if isinstance(value, str) and value not in _USUAL and len(value) <= 64 else None
+
+
 def count(value: object) -> int | None:
     """Read a token counter of a provider: a plain non-negative, sane integer, else None (unknown)."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -6,6 +6,8 @@ the demo's local model and, with real weights, the backend of `extproc up --loca
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import os
 import signal
 import sys
@@ -16,6 +18,8 @@ from typing import Any, NamedTuple
 import click
 
 GGUF_MAGIC = b"GGUF"
+OPENMP = "libgomp.so.1"
+"""What the Linux wheel leaves to the system; small installations and containers lack it."""
 
 
 class Options(NamedTuple):
@@ -28,6 +32,18 @@ class Options(NamedTuple):
     context: int
     slots: int
     threads: int
+
+
+def missing() -> str:
+    """Return what keeps llama.cpp from being loaded here and what to do about it; "": nothing does."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        return "serving a GGUF needs xllamacpp: pip install 'extproc[local]'"
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL(OPENMP)
+        except OSError:
+            return f"llama.cpp needs {OPENMP}: apt-get install libgomp1"
+    return ""
 
 
 def command(model: Path, port: int, alias: str, *arguments: str) -> list[str]:
@@ -55,12 +71,12 @@ def start(options: Options) -> Any:
     """Load the model, start listening and return the server, which stops when it is deleted.
 
     Raises:
-        click.ClickException: xllamacpp is missing, or llama.cpp refused the model or the port.
+        click.ClickException: llama.cpp cannot be loaded, or refused the model or the port.
     """
-    try:
-        import xllamacpp as untyped
-    except ImportError as exc:
-        raise click.ClickException("serving a GGUF needs xllamacpp: pip install 'extproc[local]'") from exc
+    if lacks := missing():
+        raise click.ClickException(lacks)
+    import xllamacpp as untyped
+
     xllamacpp: Any = untyped  # a compiled module without annotations
     try:
         return xllamacpp.Server(_parameters(xllamacpp.CommonParams(), options))

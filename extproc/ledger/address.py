@@ -86,6 +86,35 @@ def nodes(url: str) -> list[Address] | None:
     return [one, *(one.at(other.host, other.port) for other in others)]
 
 
+def place_of(url: str) -> str:
+    """Return what tells a store from others: where it is, and which of its databases.
+
+    How that is spelled does not count, nor do user, password and files of certificates, which may change.
+    """
+    place, _, query = url.partition("?")
+    scheme, _, rest = place.partition("://")
+    where = rest.rpartition("@")[2]
+    if scheme.endswith("+cluster"):
+        hosts = where.partition("/")[0].split(",")
+        return f"{scheme}://{','.join(sorted(_host(host) for host in hosts))}"
+    db = dict(parse_qsl(query)).get("db", "0")
+    if scheme == "unix":
+        return f"{scheme}://{where}{'' if _plain(db) == '0' else f'?db={_plain(db)}'}"
+    host, _, path = where.partition("/")
+    return f"{scheme}://{_host(host)}/{_plain(path or db)}"
+
+
+def _host(text: str) -> str:
+    """A host with its port."""
+    text = text.lower() or "localhost"
+    return text if re.search(r"[^:]:[0-9]+$", text) else f"{text}:{PORT}"
+
+
+def _plain(number: str) -> str:
+    """A number without leading zeros."""
+    return number.lstrip("0") or "0"
+
+
 def shown(url: str) -> str:
     """Return an address without its password, whatever it looks like."""
     return _SECRET.sub(r"\g<1>\g<2>:…@", url)

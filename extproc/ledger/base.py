@@ -6,6 +6,7 @@ Every call may be repeated blindly after a timeout: reserve is idempotent by req
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol, overload
 
 import msgspec
@@ -30,6 +31,10 @@ from extproc.money.amounts import (
 
 LEASE_MS = 120_000
 """How long a reservation lives without a sign of life (renewed while a stream runs)."""
+
+MARK_MS = 60_000
+"""How long a request is remembered that took of, or corrected, limits shared by all orgs: a repeated call comes sooner,
+also one that lay in the socket of a frozen server. A mark takes some 150 bytes of the store."""
 
 ReserveCode = Literal["OK", "GONE"]
 BeginCode = Literal["OK", "GONE"]
@@ -194,8 +199,8 @@ class Treasury(Ledger, Protocol):
     async def publish(self, org: str, table: bytes, expected: int, changed: dict[str, int]) -> Published:
         """Put a budget table in force if the one in force has the epoch `expected` (0: there is none).
 
-        `changed`: new limit by budget id, written into the windows that exist. From the return on no reservation
-        under the old table is granted.
+        `changed`: new limit by id of the table's entry, written into the windows that exist, those of a budget for each
+        one included. From the return on no reservation under the old table is granted.
         """
         ...
 
@@ -238,6 +243,9 @@ class Treasury(Ledger, Protocol):
         back to older data."""
         ...
 
+    on_recorded: Callable[[str, Mark], None] | None
+    """Told the org and the id (without a number of records) of each record that a call of this process appended."""
+
     @property
     def connections(self) -> int:
         """How often the store was connected to: behind a new connection it may be another one than before."""
@@ -247,13 +255,13 @@ class Treasury(Ledger, Protocol):
         """Return all windows of the org at one moment."""
         ...
 
-    async def take(self, scope: str, limits: tuple[RateLimit, ...]) -> Taken:
+    async def take(self, scope: str, rid: bytes, limits: tuple[RateLimit, ...]) -> Taken:
         """Take rate limits shared by all orgs (of one backend or model), all or nothing.
 
-        Not idempotent: a call repeated after a timeout may take twice. These are rates, never money.
+        Idempotent by request for MARK_MS.
         """
         ...
 
-    async def give_back(self, scope: str, true_ups: tuple[TrueUp, ...]) -> None:
-        """Correct what was taken of shared limits to what was used; 0 where nothing was sent."""
+    async def give_back(self, scope: str, rid: bytes, true_ups: tuple[TrueUp, ...]) -> None:
+        """Correct what a request took of shared limits to what was used; 0 where nothing was sent. Once, likewise."""
         ...

@@ -34,7 +34,8 @@ AT_ONCE = 64
 FIRST, FOLLOWING = (1, 0.0), (1_000, 30.0)
 """How many files are looked for, and for how long (seconds) nobody may have written to them.
 
-A process that starts takes one: each that died is followed by one, which goes on with what it left, also of its purse.
+A process that starts takes one, the latest: each that died is followed by one, which goes on with what it left, also of
+its purse, whatever lies there from before.
 """
 
 
@@ -58,13 +59,13 @@ class Delivery:
     # ------------------------------------------------------------------------------------ what comes in
 
     def intend(self, entry: Entry) -> bool:
-        """Write down before its dispatch what an attempt costs if nobody can say more. False: do not dispatch."""
+        """Write down before its dispatch what an attempt costs if nobody can say more. False: it is nowhere."""
         if self._spool is None:
             return False
         try:
             self._spool.put(entry, intent=True)
         except SpoolFull as full:
-            _log.error("nothing more is dispatched without the store: %s", full)
+            _log.error("an attempt without the store cannot be written down: %s", full)
             return False
         self._dirty = True
         return True
@@ -192,7 +193,8 @@ class Delivery:
 
     async def inherit(self, spool: Spool) -> None:
         """Take over what dead processes left; to be done before the first request, too."""
-        found = await asyncio.to_thread(spool.search, *(FOLLOWING if self._started else FIRST))
+        first = not self._started
+        found = await asyncio.to_thread(spool.search, *(FIRST if first else FOLLOWING), latest=first)
         self._started, self._searched = True, time.monotonic() + IDLE / 3
         if left := spool.admit(found):
             _log.warning("%d settlements of a process that died are sent to the store now", left)

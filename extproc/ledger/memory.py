@@ -15,6 +15,7 @@ from extproc.ledger.base import (
     ExpireCode,
     FinishCode,
     Ledger,
+    Mark,
     ReserveCode,
     RollupRow,
     Settlement,
@@ -66,6 +67,7 @@ class MemoryLedger(Ledger):
         self.clock = clock
         self.longest_log, self._most_rows = longest_log, most_rows
         self._on_crossed = on_crossed
+        self.on_recorded: Callable[[str, Mark], None] | None = None  # a store in memory cannot go back
         self._orgs: dict[str, Book] = {}
 
     def book(self, org: str) -> Book:

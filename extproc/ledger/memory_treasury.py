@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from extproc.ledger.base import Mark, RollupRow, Treasury
+from extproc.ledger.base import MARK_MS, Mark, RollupRow, Treasury
 from extproc.ledger.memory import MemoryLedger
 from extproc.ledger.memory_books import Held, Limits, Window, made
 from extproc.money.amounts import (
@@ -25,12 +25,19 @@ from extproc.money.amounts import (
 )
 
 
+def _limit_of(budget: str, changed: dict[str, int]) -> int | None:
+    """The new limit of a window's budget; one for each one (`team: "*"`) has an id that begins with its entry's."""
+    entry = budget.rpartition(".")[0] if budget.split(".")[1:2] == ["all"] else budget
+    return changed.get(budget, changed.get(entry))
+
+
 class MemoryTreasury(MemoryLedger, Treasury):
     """MemoryLedger with what operators, the exporter and shared limits need."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._scopes: defaultdict[str, Limits] = defaultdict(Limits)
+        self._marks: dict[tuple[str, bytes], tuple[str, int]] = {}
 
     async def publish(self, org: str, table: bytes, expected: int, changed: dict[str, int]) -> Published:
         """Put a budget table in force."""
@@ -38,7 +45,7 @@ class MemoryTreasury(MemoryLedger, Treasury):
         if book.epoch != expected:
             return Published("STALE", book.epoch)
         for name, window in book.windows(now):
-            limit = changed.get(name.rpartition(":")[0])
+            limit = _limit_of(name.rpartition(":")[0], changed)
             window.limit = window.limit if limit is None else limit
         book.epoch = now if book.epoch == 0 else book.epoch + 1
         book.table = table
@@ -140,14 +147,30 @@ class MemoryTreasury(MemoryLedger, Treasury):
         leases = sum(not entry.expired for entry in book.reservations.values())
         return Audit(now, book.epoch, leases, len(book.log), windows)
 
-    async def take(self, scope: str, limits: tuple[RateLimit, ...]) -> Taken:
+    async def take(self, scope: str, rid: bytes, limits: tuple[RateLimit, ...]) -> Taken:
         """Take rate limits shared by all orgs."""
         shared, us = self._scopes[scope], self.clock() * 1000
+        if not limits or self._marked(scope, rid):
+            return Taken("OK")
         if (blocked := shared.test(limits, us)) is not None:
             return Taken("LIMIT", *blocked)
         shared.advance(limits, us)
+        self._mark(scope, rid, "taken")
         return Taken("OK")
 
-    async def give_back(self, scope: str, true_ups: tuple[TrueUp, ...]) -> None:
+    async def give_back(self, scope: str, rid: bytes, true_ups: tuple[TrueUp, ...]) -> None:
         """Correct what was taken of shared limits."""
-        self._scopes[scope].true_up(true_ups, self.clock() * 1000)
+        if true_ups and self._marked(scope, rid) != "corrected":
+            self._scopes[scope].true_up(true_ups, self.clock() * 1000)
+            self._mark(scope, rid, "corrected")
+
+    def _marked(self, scope: str, rid: bytes) -> str:
+        mark, until = self._marks.get((scope, rid), ("", 0))
+        return mark if self.clock() < until else ""
+
+    def _mark(self, scope: str, rid: bytes, mark: str) -> None:
+        now = self.clock()
+        self._marks.pop((scope, rid), None)
+        while self._marks and next(iter(self._marks.values()))[1] <= now:  # the oldest are first
+            del self._marks[next(iter(self._marks))]
+        self._marks[scope, rid] = mark, now + MARK_MS

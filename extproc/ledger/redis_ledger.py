@@ -24,6 +24,7 @@ from extproc.ledger.base import (
     Ledger,
     LedgerMisconfigured,
     LedgerUnavailable,
+    Mark,
     ReserveCode,
     RollupRow,
     Settlement,
@@ -139,10 +140,16 @@ def _identity(org: str, row: RollupRow) -> bytes:
     return who.SerializeToString()
 
 
+class _Recorded(Ended, frozen=True, array_like=True):
+    """What the script says besides: the id of the record that it appended."""
+
+    record: str = ""
+
+
 _pack = msgspec.msgpack.Encoder().encode
 _grant = msgspec.msgpack.Decoder(Grant).decode
 _begun = msgspec.msgpack.Decoder(Begun).decode
-_ended = msgspec.msgpack.Decoder(Ended).decode
+_ended = msgspec.msgpack.Decoder(_Recorded).decode
 
 
 def orphan_admission(org: str, rid: bytes, settlement: Settlement) -> bytes:
@@ -168,6 +175,7 @@ class RedisLedger(Ledger):
         on_crossed: Callable[[str, tuple[Crossing, ...]], None] | None = None,
     ) -> None:
         """`on_crossed` is told the soft limits that finish, expire and sweep cross; an `end` returns its own."""
+        self.on_recorded: Callable[[str, Mark], None] | None = None
         self._wait, self.longest_log, self.most_rows = wait, longest_log, most_rows
         self._on_crossed = on_crossed
         self._link: Door = open_door(
@@ -359,21 +367,26 @@ class RedisLedger(Ledger):
         if account is None:  # a reservation with budgets takes a second round trip, which must not be given up
             reply = await self.keep(self.declaring(_END, fixed, (), words))
             return cast("EndCode", reply.decode())
-        return _ended(await self.declaring(_END, fixed, budgets, words))
+        ended = _ended(await self.declaring(_END, fixed, budgets, words))
+        self._tell(org, [], ended.record)
+        return Ended(ended.code, ended.unfunded_nano_usd, ended.crossed)
 
     async def finish(self, org: str, rid: bytes) -> tuple[FinishCode, list[bytes]]:
         """Say that no further attempt can come."""
-        code, blobs, crossed = await self.keep(self._close_with(_FINISH, org, rid))
-        self._tell(org, crossed)
+        code, blobs, crossed, record = await self.keep(self._close_with(_FINISH, org, rid))
+        self._tell(org, crossed, record.decode())
         return cast("FinishCode", code.decode()), blobs
 
     async def expire(self, org: str, rid: bytes) -> ExpireCode:
         """Close one reservation whose lease is over."""
-        code, crossed = await self.keep(self._close_with(_EXPIRE, org, rid))
-        self._tell(org, crossed)
+        code, crossed, record = await self.keep(self._close_with(_EXPIRE, org, rid))
+        self._tell(org, crossed, record.decode())
         return cast("ExpireCode", code.decode())
 
-    def _tell(self, org: str, crossed: list[Any]) -> None:
+    def _tell(self, org: str, crossed: list[Any], record: str) -> None:
+        if record and self.on_recorded is not None:
+            ms, _, number = record.partition("-")
+            self.on_recorded(org, Mark(int(ms), int(number)))
         if crossed and self._on_crossed is not None:
             self._on_crossed(org, tuple(Crossing(window.decode(), percent) for window, percent in crossed))
 

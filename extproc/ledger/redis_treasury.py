@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import msgspec
 
-from extproc.ledger.base import Mark, RollupRow, Treasury
+from extproc.ledger.base import MARK_MS, Mark, RollupRow, Treasury
 from extproc.ledger.redis_ledger import KEEP_ROLLUPS_S, RedisLedger, Script, keys_of, row_words
 from extproc.money.amounts import Adjusted, Audit, Budget, Noted, Published, RateLimit, SeedCode, Taken, TrueUp
 
@@ -15,10 +15,10 @@ _ADJUST = Script("adjust", 6, "rows", closes=True)
 _NOTE = Script("note", 5, "gcra", "rows", closes=True)
 _SEED = Script("seed", 3, closes=True)
 _AUDIT = Script("audit", 4, allow_oom=True)
-_TAKE = Script("take", 0, "gcra")
+_TAKE = Script("take", 1, "gcra")
 _OPEN = Script("open", 1, allow_oom=True)
 _LAST = Script("last", 1, allow_oom=True)
-_TRUE_UP = Script("true_up", 0, "gcra", allow_oom=True)
+_TRUE_UP = Script("true_up", 1, "gcra", allow_oom=True)
 
 _pack = msgspec.msgpack.Encoder().encode
 _adjusted = msgspec.msgpack.Decoder(Adjusted).decode
@@ -117,19 +117,21 @@ class RedisTreasury(RedisLedger, Treasury):
         reply: Any = await self.declaring(_AUDIT, fixed, (), ())
         return _audit(reply)
 
-    async def take(self, scope: str, limits: tuple[RateLimit, ...]) -> Taken:
+    async def take(self, scope: str, rid: bytes, limits: tuple[RateLimit, ...]) -> Taken:
         """Take rate limits shared by all orgs."""
         if not limits:
             return Taken("OK")
-        names = _shared(scope, limits)
-        return _taken(await _TAKE.run(self.door, *names, _pack(limits), keys=len(names)))
+        names = _shared(scope, rid, limits)
+        return _taken(await _TAKE.run(self.door, *names, MARK_MS, _pack(limits), keys=len(names)))
 
-    async def give_back(self, scope: str, true_ups: tuple[TrueUp, ...]) -> None:
+    async def give_back(self, scope: str, rid: bytes, true_ups: tuple[TrueUp, ...]) -> None:
         """Correct what was taken of shared limits."""
         if true_ups:
-            names = _shared(scope, true_ups)
-            await _TRUE_UP.run(self.door, *names, _pack(true_ups), keys=len(names))
+            names = _shared(scope, rid, true_ups)
+            await _TRUE_UP.run(self.door, *names, MARK_MS, _pack(true_ups), keys=len(names))
 
 
-def _shared(scope: str, limits: tuple[RateLimit, ...] | tuple[TrueUp, ...]) -> list[str]:
-    return [f"{{be:{scope}}}:g:{limit.id}" for limit in limits]
+def _shared(scope: str, rid: bytes, limits: tuple[RateLimit, ...] | tuple[TrueUp, ...]) -> list[str]:
+    """The mark of a request and the limits, in one slot."""
+    prefix = f"{{be:{scope}}}:"
+    return [f"{prefix}m:{rid.hex()}", *[f"{prefix}g:{limit.id}" for limit in limits]]

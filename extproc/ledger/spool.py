@@ -79,12 +79,6 @@ def name_of(store: str) -> str:
     return hashlib.sha256(store.encode()).hexdigest()[:12]
 
 
-def place_of(url: str) -> str:
-    """Return what tells a store from others: its address, without password and options, which may change."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"  # a password may have signs of its own
-
-
 class Segment:
     """One file, locked. Only places are kept in memory; entries are read when they are wanted."""
 
@@ -271,14 +265,15 @@ class Spool:
         """Take over what dead processes left for this store; return how many entries."""
         return self.admit(self.search())
 
-    def search(self, most: int = 1_000, older: float = 0.0) -> list[Segment]:
+    def search(self, most: int = 1_000, older: float = 0.0, *, latest: bool = False) -> list[Segment]:
         """Lock and read what dead processes left for this store; may run in another thread.
 
-        `most`: how many files; `older`: only such as were not written to for so many seconds.
+        `most`: how many files, of which the `latest` or the earliest come first; `older`: only such as were not written
+        to for so many seconds.
         """
         held = {segment.path for segment in (*self._adopted, self._own)}
         found: list[Segment] = []
-        for path in sorted(self.folder.glob(f"{name_of(self._store)}-*{SUFFIX}")):
+        for path in sorted(self.folder.glob(f"{name_of(self._store)}-*{SUFFIX}"), reverse=latest):
             if path in held or len(found) >= most:
                 continue
             try:

@@ -114,7 +114,7 @@ class Facts(_message.Message):
     def __init__(self, task: _Optional[str] = ..., cell: _Optional[str] = ..., score_ppm: _Optional[int] = ..., p_local_ppm: _Optional[int] = ..., p_cloud_ppm: _Optional[int] = ..., input_tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ..., turns: _Optional[int] = ..., tools: _Optional[int] = ..., tool_rounds: _Optional[int] = ..., tool_loop: _Optional[bool] = ..., images: _Optional[int] = ..., needs: _Optional[_Iterable[str]] = ..., thinking: _Optional[bool] = ..., agent: _Optional[str] = ..., phase: _Optional[str] = ..., pace: _Optional[str] = ..., path: _Optional[str] = ..., kind: _Optional[str] = ..., fills: _Optional[bool] = ..., rule: _Optional[int] = ..., aim: _Optional[str] = ..., shadow_of: _Optional[str] = ..., structured: _Optional[bool] = ..., effort: _Optional[str] = ..., budget_left_ppm: _Optional[int] = ..., warm_tokens: _Optional[int] = ..., session: _Optional[str] = ...) -> None: ...
 
 class Attempt(_message.Message):
-    __slots__ = ("number", "backend", "model_used", "outcome", "status", "error_type", "tokens", "cost_nano_usd", "duration_ms", "time_to_first_token_ms", "error_body", "model_reported", "finish_reason", "price_version", "counterfactual_nano_usd")
+    __slots__ = ("number", "backend", "model_used", "outcome", "status", "error_type", "tokens", "cost_nano_usd", "duration_ms", "time_to_first_token_ms", "error_body", "model_reported", "finish_reason", "price_version", "counterfactual_nano_usd", "service_tier", "region", "web_searches")
     class Outcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNSPECIFIED: _ClassVar[Attempt.Outcome]
@@ -142,6 +142,9 @@ class Attempt(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PRICE_VERSION_FIELD_NUMBER: _ClassVar[int]
     COUNTERFACTUAL_NANO_USD_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_TIER_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    WEB_SEARCHES_FIELD_NUMBER: _ClassVar[int]
     number: int
     backend: str
     model_used: str
@@ -157,7 +160,10 @@ class Attempt(_message.Message):
     finish_reason: str
     price_version: str
     counterfactual_nano_usd: int
-    def __init__(self, number: _Optional[int] = ..., backend: _Optional[str] = ..., model_used: _Optional[str] = ..., outcome: _Optional[_Union[Attempt.Outcome, str]] = ..., status: _Optional[int] = ..., error_type: _Optional[str] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., cost_nano_usd: _Optional[int] = ..., duration_ms: _Optional[int] = ..., time_to_first_token_ms: _Optional[int] = ..., error_body: _Optional[str] = ..., model_reported: _Optional[str] = ..., finish_reason: _Optional[str] = ..., price_version: _Optional[str] = ..., counterfactual_nano_usd: _Optional[int] = ...) -> None: ...
+    service_tier: str
+    region: str
+    web_searches: int
+    def __init__(self, number: _Optional[int] = ..., backend: _Optional[str] = ..., model_used: _Optional[str] = ..., outcome: _Optional[_Union[Attempt.Outcome, str]] = ..., status: _Optional[int] = ..., error_type: _Optional[str] = ..., tokens: _Optional[_Union[Tokens, _Mapping]] = ..., cost_nano_usd: _Optional[int] = ..., duration_ms: _Optional[int] = ..., time_to_first_token_ms: _Optional[int] = ..., error_body: _Optional[str] = ..., model_reported: _Optional[str] = ..., finish_reason: _Optional[str] = ..., price_version: _Optional[str] = ..., counterfactual_nano_usd: _Optional[int] = ..., service_tier: _Optional[str] = ..., region: _Optional[str] = ..., web_searches: _Optional[int] = ...) -> None: ...
 
 class UsageRecord(_message.Message):
     __slots__ = ("state", "admission", "attempts", "delta_nano_usd", "delta_tokens", "unfunded_nano_usd", "budgets", "option", "max_tokens")

@@ -5,14 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from extproc.reports.periods import moment
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from extproc.reports.fitting import Shown
 
 NANO = 10**9
 Kind = Literal["text", "count", "usd", "permille", "moment", "amount", "list"]
@@ -122,33 +127,62 @@ def _text(column: Column, cell: Cell, places: int) -> str:
 
 def as_text(table: Table, width: int | None = None) -> str:
     """Return the table for a terminal of that many columns; None: as wide as it needs to be. Numbers are never cut."""
-    from rich.box import SIMPLE_HEAD
     from rich.cells import cell_len
-    from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
 
+    from extproc.reports import fitting
+
     every = [*table.rows, *([] if table.total is None else [table.total])]
-    columns = [_texts(column, [row[index] for row in every]) for index, column in enumerate(table.columns)]
+    columns = [
+        fitting.Shown(column.heading, _texts(column, [row[index] for row in every]),
+                      number=column.kind not in ("text", "list"))
+        for index, column in enumerate(table.columns)]
     if table.upright:
         made = RichTable(box=None, show_header=False, pad_edge=False)
-        for column, cells in zip(table.columns, columns, strict=True):
-            made.add_row(Text(column.heading), *[Text(cell, justify="right") for cell in cells])
+        for column in columns:
+            made.add_row(Text(column.heading), *[Text(cell, justify="right") for cell in column.cells])
+        lines = _lines(made)
     else:
-        made = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_footer=table.total is not None, show_edge=False)
-        for column, cells in zip(table.columns, columns, strict=True):
-            number = column.kind not in ("text", "list")
-            made.add_column(
-                Text(column.heading), Text(cells[-1] if table.total is not None else ""), overflow="fold",
-                justify="right" if number and column.kind != "moment" else "left", no_wrap=width is None,
-                min_width=max(map(cell_len, cells), default=0) if number else None)
-        for cells in list(zip(*columns, strict=True))[: len(table.rows)]:
-            made.add_row(*[Text(cell) for cell in cells])
-    out = io.StringIO()
-    console = Console(file=out, width=width or 100_000, color_system=None, force_terminal=False, legacy_windows=False)
-    console.print(made, crop=False)
-    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+        lines = _lines(_side_by_side(table, columns, [(index, 0) for index in range(len(columns))]))
+        if width is not None and max(map(cell_len, lines), default=0) > width:
+            made = [_lines(_side_by_side(table, columns, block)) for block in fitting.blocks(columns, width)]
+            lines = [line for block in made for line in ["", *block]][1:]
     return "\n".join([*([table.title] if table.title else []), *lines]) + "\n"
+
+
+def _side_by_side(table: Table, columns: Sequence[Shown], block: Sequence[tuple[int, int]]) -> RichTable:
+    """Return some columns as a table. A width of 0: as wide as the column needs to be."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from extproc.reports.fitting import broken
+
+    fitted = any(width for _, width in block)
+    made = RichTable(box=SIMPLE_HEAD, pad_edge=False, show_footer=table.total is not None, show_edge=False,
+                     padding=(0, 1, 0, 0) if fitted else (0, 1))
+    for index, width in block:
+        column = columns[index]
+        made.add_column(
+            Text(column.heading), Text(column.cells[-1] if table.total is not None else ""), width=width or None,
+            no_wrap=not fitted,
+            justify="right" if column.number and table.columns[index].kind != "moment" else "left")
+    for row in range(len(table.rows)):
+        cells = [(columns[index], width) for index, width in block]
+        made.add_row(*[
+            Text(broken(column.cells[row], width) if width and not column.number else column.cells[row])
+            for column, width in cells])
+    return made
+
+
+def _lines(made: RichTable) -> list[str]:
+    from rich.console import Console
+
+    out = io.StringIO()
+    console = Console(file=out, width=100_000, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(made, crop=False)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
 # ---------------------------------------------------------------------------------------- data
@@ -208,6 +242,28 @@ def as_json(table: Table, **more: Any) -> str:
                 if column.kind != "text"]
         content["total"] = as_data(Table(tuple(c for c, _ in sums), [tuple(cell for _, cell in sums)]))[0]
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+class Pages:
+    """Writes rows as `as_csv` and `as_json` do, a page at a time: memory does not grow with them."""
+
+    def __init__(self, form: Literal["csv", "json"], put: Callable[[str], None]) -> None:
+        self._form, self._put, self._rows, self._begun = form, put, 0, False
+
+    def add(self, page: Table) -> None:
+        """Write its rows; all pages have the same columns."""
+        if self._form == "csv":
+            self._put(as_csv(page, header=not self._begun))
+        else:
+            rows = [json.dumps(row, ensure_ascii=False, indent=2).replace("\n", "\n    ") for row in as_data(page)]
+            head = "" if self._begun else '{\n  "rows": ['
+            self._put(head + "".join(f"{',' if self._rows + at else ''}\n    {row}" for at, row in enumerate(rows)))
+        self._begun, self._rows = True, self._rows + len(page.rows)
+
+    def close(self) -> None:
+        """Write the end; there must have been a page, be it an empty one."""
+        if self._form == "json":
+            self._put("\n  ]\n}\n" if self._rows else "]\n}\n")
 
 
 def as_parquet(table: Table) -> bytes:

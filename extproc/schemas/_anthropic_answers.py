@@ -23,7 +23,7 @@ from extproc.core.conversation import (
     UsageReport,
 )
 from extproc.core.errors import Problem, UpstreamError
-from extproc.core.usage import Tokens, count
+from extproc.core.usage import Pass, Terms, Tokens, count, term
 from extproc.schemas._answer import Block, gather
 from extproc.schemas._codec import decode_answer, encode, json_object, split, tool_id
 from extproc.schemas._problems import read_failure
@@ -86,10 +86,12 @@ _ANY = msgspec.json.Decoder()
 class UsageState:
     """Usage as the last non-null value per field, over message_start and every message_delta."""
 
-    __slots__ = ("_fields",)
+    __slots__ = ("_fields", "_iterations", "_words")
 
     def __init__(self) -> None:
         self._fields: dict[str, object] = {}
+        self._words: dict[str, str] = {}
+        self._iterations: list[object] = []
 
     def update(self, usage: object) -> None:
         """Take the known fields of one usage object in; an absent or null one erases nothing."""
@@ -99,6 +101,8 @@ class UsageState:
             if isinstance(value, dict):
                 for inner, number in cast(dict[str, object], value).items():
                     self._set(f"{key}.{inner}", number)
+            elif key == "iterations" and isinstance(value, list):
+                self._iterations = cast(list[object], value)
             else:
                 self._set(key, value)
 
@@ -125,9 +129,43 @@ class UsageState:
             reasoning=reasoning,
         )
 
+    def terms(self) -> Terms:
+        """The speed if it is a dear one, else the service tier; the region; the web searches."""
+        speed = self._words.get("speed")
+        return Terms(speed if speed == "fast" else self._words.get("service_tier"), self._words.get("inference_geo"),
+                     self._get("server_tool_use.web_search_requests"), self._passes())
+
+    def _passes(self) -> tuple[Pass, ...] | None:
+        """The iterations that the counters of the whole do not hold: of an advisor, a compaction.
+
+        Should they hold them after all, the sums tell.
+        """
+        own, others = 0, list[Pass]()
+        for iteration in self._iterations:
+            if not isinstance(iteration, dict):
+                continue
+            one = cast(dict[str, object], iteration)
+            state = UsageState()
+            state.update(one)
+            tokens = state.tokens()
+            if one.get("type") == "message":
+                own += tokens.total_output or 0
+            else:
+                others.append(Pass(term(one.get("model")), tokens))
+        whole = sum(one.tokens.total_output or 0 for one in others) + own
+        if not others or (whole != own and whole == self._get("output_tokens")):
+            return None
+        return tuple(others)
+
+    def report(self, *, with_output: bool = True) -> UsageReport:
+        """All that is known so far."""
+        return UsageReport(self.tokens(with_output=with_output), self.terms())
+
     def _set(self, key: str, value: object) -> None:
         if count(value) is not None:
             self._fields[key] = value
+        elif (said := term(value)) is not None:
+            self._words[key] = said
 
     def _get(self, key: str) -> int | None:
         return count(self._fields.get(key))
@@ -174,7 +212,7 @@ def parse_response(body: bytes) -> Sequence[Event]:
         tools += block.type == "tool_use"
     usage = UsageState()
     usage.update(message.usage)
-    events.append(UsageReport(usage.tokens()))
+    events.append(usage.report())
     events += [read_stop(message.stop_reason or "end_turn", message.stop_sequence), Done()]
     return events
 

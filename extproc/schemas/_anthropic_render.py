@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from extproc.core.conversation import Conversation, Tool, ToolChoice
+from extproc.core.served import capped
 from extproc.schemas._anthropic_render_blocks import Block, Blocks, cached
-from extproc.schemas._codec import label, labels
+from extproc.schemas._codec import decode, encode, label, labels
 from extproc.schemas._passing import edits
 from extproc.schemas.base import Rendered, Target
 from extproc.wire.json_splice import TopLevel
@@ -19,6 +22,7 @@ _EFFORT = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "
 _TIERS = {"auto": "auto", "default": "standard_only"}
 _MAX_USER = 256
 _OFF = {"type": "disabled"}
+_TOOLS = msgspec.json.Decoder(list[Any])
 
 
 def render_request(conversation: Conversation, target: Target) -> Rendered:
@@ -39,9 +43,15 @@ def render_request(conversation: Conversation, target: Target) -> Rendered:
 
 
 def patch_request(body: bytes, target: Target, limits: tuple[str, ...]) -> bytes:
-    """Replace the model and the limit; all else keeps its bytes. Raise RequestError for a field given twice."""
+    """Replace the model and the limits; all else keeps its bytes. Raise RequestError for a field given twice."""
     fields = TopLevel(body)
-    return fields.edit(edits(fields, target, limits))
+    changed = edits(fields, target, limits)
+    tools = fields.get("tools")
+    if target.server_uses is not None and tools is not None and b'"web_' in tools:
+        given = decode(_TOOLS, tools, "tools")
+        if capped(given, target.server_uses):
+            changed["tools"] = encode(given)
+    return fields.edit(changed)
 
 
 def refuses(conversation: Conversation) -> tuple[str, ...]:

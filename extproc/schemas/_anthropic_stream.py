@@ -109,11 +109,11 @@ class AnthropicStreamParser:
 
     def _start(self, message: _Message) -> tuple[Event, ...]:
         self._usage.update(message.usage)
-        return Start(message.id or "", message.model or ""), UsageReport(self._usage.tokens(with_output=False))
+        return Start(message.id or "", message.model or ""), self._usage.report(with_output=False)
 
     def _message_delta(self, wire: _Event) -> tuple[Event, ...]:
         self._usage.update(wire.usage)
-        report = UsageReport(self._usage.tokens(with_output=isinstance(wire.usage, dict)))
+        report = self._usage.report(with_output=isinstance(wire.usage, dict))
         if wire.delta is None or wire.delta.stop_reason is None:
             return (report,)
         return report, read_stop(wire.delta.stop_reason, wire.delta.stop_sequence)

@@ -25,7 +25,7 @@ from extproc.core.conversation import (
     UsageReport,
 )
 from extproc.core.errors import Problem, UpstreamError
-from extproc.core.usage import Tokens, count
+from extproc.core.usage import Terms, Tokens, count, term
 from extproc.schemas._answer import Block, gather
 from extproc.schemas._codec import decode_answer, encode, known, split
 from extproc.schemas._problems import read_failure
@@ -133,6 +133,7 @@ class Chunk(msgspec.Struct):
     choices: list[Choice] | None = None
     usage: Any = None
     error: Any = None
+    service_tier: Any = None
 
 
 CHUNK = msgspec.json.Decoder(Chunk)
@@ -160,6 +161,15 @@ def read_usage(usage: object) -> Tokens | None:
     if fresh is None and output is None:
         return None
     return Tokens(input=fresh, cache_read=read, cache_write_5m=written, output=output, reasoning=reasoning)
+
+
+def read_report(answer: Chunk) -> UsageReport | None:
+    """The usage that a chunk or an answer holds; None: none. OpenAI's search models search once for every answer."""
+    tokens = read_usage(answer.usage)
+    if tokens is None:
+        return None
+    searches = 1 if "-search-" in (answer.model or "") else None
+    return UsageReport(tokens, Terms(term(answer.service_tier), None, searches))
 
 
 def _inner(usage: dict[str, object], key: str) -> dict[str, object]:
@@ -246,8 +256,8 @@ def parse_response(body: bytes) -> Sequence[Event]:
     calls = message.tool_calls or []
     for index, call in enumerate(calls):
         events += _whole_call(index, call, answer.id or "")
-    if (tokens := read_usage(answer.usage)) is not None:
-        events.append(UsageReport(tokens))
+    if (report := read_report(answer)) is not None:
+        events.append(report)
     events += [read_stop(choice.finish_reason or "stop", bool(calls), body), Done()]
     return events
 
@@ -303,5 +313,7 @@ def answer_id(given: str, fallback: str) -> str:
 def render_error(problem: Problem, request_id: str) -> bytes:
     """OpenAI's error object, with the request id beside it."""
     kind, code = _ERRORS[problem.kind]
+    if problem.kind == "not_found" and problem.param not in (None, "model"):
+        code = None  # a path, or a request that feedback names
     error = {"message": problem.message, "type": kind, "param": problem.param, "code": code}
     return encode({"error": error, "request_id": request_id})

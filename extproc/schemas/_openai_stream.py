@@ -31,8 +31,8 @@ from extproc.schemas._openai_answers import (
     is_error,
     made_id,
     read_message,
+    read_report,
     read_stop,
-    read_usage,
     render_usage,
 )
 from extproc.schemas._problems import read_failure
@@ -87,8 +87,8 @@ class OpenAIStreamParser:
             if choice.finish_reason:
                 events += self._announce_all()
                 events.append(read_stop(choice.finish_reason, bool(self._calls), data))
-        if chunk.usage is not None and (tokens := read_usage(chunk.usage)) is not None:
-            events.append(UsageReport(tokens))
+        if chunk.usage is not None and (report := read_report(chunk)) is not None:
+            events.append(report)
         return events
 
     def _call(self, delta: CallDelta) -> list[Event]:

@@ -25,7 +25,7 @@ from extproc.core.conversation import (
     UsageReport,
 )
 from extproc.core.errors import Problem, UpstreamError
-from extproc.core.usage import Tokens, count
+from extproc.core.usage import Terms, Tokens, count, term
 from extproc.schemas import _responses_builtin as builtin
 from extproc.schemas._codec import ANY, decode_answer, encode, known, split
 from extproc.schemas._openai_answers import render_error
@@ -63,6 +63,7 @@ class Response(msgspec.Struct):
     usage: Any = None
     error: Any = None
     incomplete_details: Any = None
+    service_tier: Any = None
 
 
 _RESPONSE = msgspec.json.Decoder(Response)
@@ -188,7 +189,8 @@ def read_output(response: Response) -> Content:
 def read_end(response: Response, *, has_tools: bool, refused: bool, raw: bytes) -> list[Event]:
     """The events that end an answer: usage, then the stop reason and Done, or a Failure."""
     tokens = read_usage(response.usage)
-    events: list[Event] = [] if tokens is None else [UsageReport(tokens)]
+    terms = Terms(term(response.service_tier), None, _searches(response))
+    events: list[Event] = [] if tokens is None else [UsageReport(tokens, terms)]
     match response.status:
         case "failed" | "cancelled":
             return [*events, read_problem_of(response, raw)]
@@ -199,6 +201,18 @@ def read_end(response: Response, *, has_tools: bool, refused: bool, raw: bytes) 
         case _:
             reason = "filtered" if refused else "tool_use" if has_tools else "end"
     return [*events, Stop(reason), Done()]
+
+
+def _searches(response: Response) -> int | None:
+    """The web searches of an answer; opening and reading a page found is not billed as one. None: it held none."""
+    if b'"web_search_call"' not in bytes(response.output):
+        return None
+    return sum(item.get("type") == "web_search_call" and _is_search(item.get("action"))
+               for item in decode_answer(_OUTPUT, bytes(response.output)) or ())
+
+
+def _is_search(action: object) -> bool:
+    return not isinstance(action, dict) or cast(Item, action).get("type", "search") == "search"
 
 
 def _details(response: Response) -> Item:

@@ -55,6 +55,7 @@ class _Request(msgspec.Struct):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
     stream: bool | None = None
     stream_options: _Options | None = None
     temperature: float | None = None
@@ -94,6 +95,8 @@ def parse_request(body: bytes) -> Conversation:
     require_text(request.model, "model")
     if request.max_output_tokens is not None and request.max_output_tokens < 0:
         raise RequestError("max_output_tokens: expected at least 0", param="max_output_tokens")
+    if request.max_tool_calls is not None and request.max_tool_calls < 0:
+        raise RequestError("max_tool_calls: expected at least 0", param="max_tool_calls")
     lost, demands = unmapped_fields(body, _KNOWN), _demands(request)
     tools = Tools(demands)
     tools.add(request.tools, "tools")
@@ -121,6 +124,7 @@ def parse_request(body: bytes) -> Conversation:
         extras=_extras(request),
         thinking_display=None if summary is None else "summarized",
         demands=labels(demands),
+        server_calls=request.max_tool_calls,
     )
 
 
@@ -150,6 +154,8 @@ def _demands(request: _Request) -> list[str]:
 def _unmapped(request: _Request) -> list[str]:
     """Names of known settings whose value is not carried."""
     lost = [f"include.{name}" for name in request.include or () if name not in (ENCRYPTED, LOGPROBS)]
+    if request.max_tool_calls is not None:
+        lost.append("max_tool_calls")
     if request.stream_options is not None and request.stream_options.include_obfuscation:
         lost.append("stream_options.include_obfuscation")
     if (reasoning := request.reasoning) is not None:

@@ -20,8 +20,9 @@ from extproc.core.conversation import (
     ToolUse,
 )
 from extproc.core.errors import RequestError
+from extproc.core.served import any_served
 from extproc.schemas import _responses_builtin as builtin
-from extproc.schemas._codec import FOREIGN_ERRORS, label, labels
+from extproc.schemas._codec import FOREIGN_ERRORS, decode, encode, label, labels
 from extproc.schemas._passing import edits
 from extproc.schemas._responses_items import BOUND, PART, PART_TYPES
 from extproc.schemas._responses_parse import ENCRYPTED, LOGPROBS
@@ -38,6 +39,7 @@ _DIRECT = frozenset({"metadata", "service_tier", "prompt_cache_key", "prompt_cac
 _ATTRIBUTION = "x-anthropic-billing-header:"
 _LONGEST_USER = 64
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_TOOLS = msgspec.json.Decoder(list[Any] | None)
 
 
 class _Sealable(msgspec.Struct):
@@ -94,6 +96,10 @@ def patch_request(body: bytes, target: Target, limits: tuple[str, ...]) -> bytes
     given = fields.get("input")
     if given is not None and SEAL.encode() in given and (kept := _unsealed(given)) is not None:
         changed["input"] = kept
+    tools = fields.get("tools")
+    if target.server_uses is not None and tools is not None and fields.get("max_tool_calls") in (None, b"null") and (
+            any_served(decode(_TOOLS, tools, "tools") or [])):
+        changed["max_tool_calls"] = encode(target.server_uses)
     return fields.edit(changed)
 
 

@@ -42,6 +42,8 @@ class Target(msgspec.Struct, frozen=True):
     context: int | None = None
     granted: int | None = None
     """The output tokens that were paid for; sent as the limit."""
+    server_uses: int | None = None
+    """Uses of the provider's own tools that were paid for, where the request names no maximum."""
     max_tokens_only: bool = False
     """Whether the last of the schema's `limits`, the oldest, is the one to use: the backend knows no other."""
 

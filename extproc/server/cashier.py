@@ -33,7 +33,7 @@ class Cashier:
         self.delivery = Delivery(ledger, spool, on_ended=on_ended, on_drained=self._refill,
                                  on_inherited=lambda count, nano: self._purse.inherit(count, nano, clock()))
         self._purse, self._new_id, self._clock = Purse(), new_id, clock
-        self._running: dict[tuple[str, int], tuple[Need, Entry]] = {}
+        self._running: dict[tuple[str, int], tuple[Need | None, Entry]] = {}
 
     def _refill(self) -> None:
         self._purse.refill()
@@ -57,16 +57,28 @@ class Cashier:
         need, now = action.need, self._clock()
         if need is None or allowance is None or not self._purse.take(need, allowance, now):
             return False
-        blob = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
-                          outcome=pb.Attempt.EXPIRED, cost_nano_usd=need.nano_usd).SerializeToString()
-        settlement = Settlement(blob, need.nano_usd, need.tokens, 0, row, carried.rid)
-        account = None if carried.ask is None else Account(carried.ask.budgets)
-        entry = self._entry(carried, action.attempt, settlement, account, final=False, sure=False)
+        entry = self._intent(carried, action, row)
         if not self.delivery.intend(entry):
             self._purse.end(need, 0)
             return False
         self._running[carried.rid, action.attempt] = need, entry
         return True
+
+    def remember(self, carried: ev.Carried, action: ev.Begin, row: RollupRow) -> None:
+        """Write down an attempt that goes on without the store and without a purse: so it leaves a record though this
+        worker may die, of what it costs at most, or of unknown cost."""
+        entry = self._intent(carried, action, row)
+        if self.delivery.intend(entry):
+            self._running[carried.rid, action.attempt] = None, entry
+
+    def _intent(self, carried: ev.Carried, action: ev.Begin, row: RollupRow) -> Entry:
+        """What is charged for an attempt of which nobody says more."""
+        cost, tokens = (None, 0) if action.need is None else (action.need.nano_usd, action.need.tokens)
+        blob = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
+                          outcome=pb.Attempt.EXPIRED, cost_nano_usd=cost).SerializeToString()
+        settlement = Settlement(blob, cost, tokens, 0, row, carried.rid)
+        account = None if carried.ask is None else Account(carried.ask.budgets)
+        return self._entry(carried, action.attempt, settlement, account, final=False, sure=False)
 
     # ------------------------------------------------------------------------------------ the end
 
@@ -77,7 +89,8 @@ class Cashier:
             entry = self._entry(carried, action.attempt, settlement, account, final=action.final, sure=action.begun)
         else:
             need, intent = known
-            self._purse.end(need, action.cost)
+            if need is not None:
+                self._purse.end(need, action.cost)
             entry = msgspec.structs.replace(intent, settlement=settlement, account=account, final=action.final)
         await self.delivery.settle(entry)
 

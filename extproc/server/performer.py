@@ -22,7 +22,7 @@ from extproc.core.request_stage import RequestStage
 from extproc.ledger.base import LEASE_MS, BeginCode, LedgerUnavailable, RollupRow, Settlement, Treasury
 from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.spool import Spool
-from extproc.money.amounts import Account, BegunCode, Ended
+from extproc.money.amounts import Account, BegunCode, Crossing, Ended
 from extproc.money.purse import Allowance
 from extproc.pb import usage_pb2 as pb
 from extproc.runtime import Runtime
@@ -169,10 +169,14 @@ class Performer:
     def _begin(self, action: ev.Begin, stream: Watched, channel: Channel) -> None:
         carried = _carried(stream)
         self.board.began(stream, action.backend)
+        row = _row(carried, action.backend, action.model)
+        if not carried.reserved:
+            self.cashier.remember(carried, action, row)
+            return
         need = pb.Attempt(number=action.attempt, backend=action.backend, model_used=action.model,
                           outcome=pb.Attempt.EXPIRED).SerializeToString()
 
-        runtime, row = self.runtimes.of(carried.generation), _row(carried, action.backend, action.model)
+        runtime = self.runtimes.of(carried.generation)
         allowance, key = _allowance(runtime), (carried.rid, action.attempt)
         self._beginning.add(key)
 
@@ -201,6 +205,8 @@ class Performer:
                         channel.later(self._withdraw(carried, action))
                 elif from_purse(carried):
                     code = "OK"
+            elif code == "unavailable" and running:
+                self.cashier.remember(carried, action, row)
             stream.hear(ev.Begun(code))
 
         channel.later(call())
@@ -224,7 +230,7 @@ class Performer:
         account = _account(carried, action)
         if carried.taken is not None and action.attempt == 1:
             used = (action.tokens.total_input or 0) + (action.tokens.total_output or 0)
-            channel.later(self._treasurer.settle_shared(carried.taken, used))
+            channel.later(self._treasurer.settle_shared(bytes.fromhex(carried.rid), carried.taken, used))
 
         self._beginning.discard((carried.rid, action.attempt))
         channel.later(self.cashier.end(carried, action, settlement, account))
@@ -248,7 +254,7 @@ class Performer:
                     stream.hear(_finished(attempts or []))
                 if attempts is not None:
                     if action.taken is not None and code == "DONE" and not (attempts or action.attempt):
-                        await self._treasurer.give_back(action.taken)  # it was never sent
+                        await self._treasurer.give_back(rid, action.taken)  # it was never sent
                     # Else no attempt was made, or the client left it, or what there was is not known any more.
                     if (attempts or code != "DUP") and (action.wait or action.attempt):
                         self._finished(action, tried, attempts)
@@ -303,6 +309,7 @@ class Performer:
         while True:
             await asyncio.sleep(WATCH_EVERY)
             now, pause = time.monotonic(), self.runtimes.current.config.failover.ping_interval
+            self._treasurer.remember()
             for stream, stage in [(s, s.stage) for s in self._streams if isinstance(s.stage, AttemptStage)]:
                 quiet = now - stream.last
                 if stage.streaming and quiet > stage.patience:
@@ -364,10 +371,12 @@ def _settlement(carried: ev.Carried, end: ev.End) -> Settlement:
         cost_nano_usd=end.cost, duration_ms=max(end.duration_ms, 0), time_to_first_token_ms=end.first_event_ms,
         error_body=msgspec.json.encode(end.problem).decode() if end.problem else "",
         model_reported=end.reported_model, finish_reason=end.finish_reason, price_version=end.price_version,
-        counterfactual_nano_usd=end.counterfactual,
+        counterfactual_nano_usd=end.counterfactual, service_tier=end.terms.tier or "", region=end.terms.region or "",
+        web_searches=end.terms.searches,
     ).SerializeToString()
-    row = _row(carried, end.backend, end.model)
-    return Settlement(blob, end.cost, tokens.total_input or 0, tokens.total_output or 0, row, carried.rid)
+    row, beside = _row(carried, end.backend, end.model), end.terms.beside
+    return Settlement(blob, end.cost, (tokens.total_input or 0) + (beside.input or 0),
+                      (tokens.total_output or 0) + (beside.output or 0), row, carried.rid)
 
 
 def _row(carried: ev.Carried, backend: str, model: str) -> RollupRow:
@@ -384,10 +393,15 @@ def _account(carried: ev.Carried, end: ev.End) -> Account | None:
     return Account(carried.ask.budgets, ups)
 
 
+def tell_crossed(org: str, crossed: tuple[Crossing, ...]) -> None:
+    """Say once that a budget crossed a soft limit."""
+    for crossing in crossed:
+        _log.warning("budget %s of %s has reached %d %%", crossing.budget, org, crossing.percent)
+
+
 def _tell(org: str, ended: Ended) -> None:
     """Say once that a budget crossed a soft limit, or that a provider billed more than could be funded."""
-    for crossing in ended.crossed:
-        _log.warning("budget %s of %s has reached %d %%", crossing.budget, org, crossing.percent)
+    tell_crossed(org, ended.crossed)
     if ended.unfunded_nano_usd:
         _log.error("%d n$ of %s are not covered by any budget", ended.unfunded_nano_usd, org)
 

@@ -12,7 +12,7 @@ import msgspec
 from extproc.core.admission import Plan, Shared, entries_for, table_of
 from extproc.core.events import Reserved
 from extproc.ledger.base import LedgerUnavailable, Mark, Treasury
-from extproc.ledger.seen import Seen
+from extproc.ledger.seen import NOTHING, Seen
 from extproc.money import tables
 from extproc.money.amounts import Ask, Grant, RateLimit, TrueUp, Unit
 from extproc.money.tables import Table
@@ -44,6 +44,8 @@ class Treasurer:
         """`seen`: the file that remembers what this store had, beyond this process. `may_lose_ms`: of its records, when
         it fails over."""
         self._ledger, self._seen, self._may_lose = ledger, Seen(seen), may_lose_ms
+        self._read_at = 0.0
+        ledger.on_recorded = self._recorded
         self._own = self._table(runtime, generation)
         self._books: dict[str, _Book] = {}
         self._ahead = 0  # ms that the store's clock is ahead of ours
@@ -79,7 +81,7 @@ class Treasurer:
                     await self._ledger.finish(org, rid)  # of a store that went back, and did not tell before
                     return Reserved("EMPTY", Grant("EMPTY", self._now()), ask)
                 case "OK":
-                    return await self._shared(Reserved("OK", grant, ask), plan)
+                    return await self._shared(rid, Reserved("OK", grant, ask), plan)
                 case "GONE" | "LIMIT" | "BUDGET" | "LOG_FULL":
                     return Reserved(grant.code, grant, ask)
         # The store's clock or its table changes faster than we can follow.
@@ -111,6 +113,9 @@ class Treasurer:
                     return False
                 if stored is not None and (stored.entries == self._own.entries
                                            or not tables.supersedes(self._own, stored)):
+                    if stored.entries != self._own.entries:
+                        _log.warning("budgets of %s: generation %d is in force; those of this gateway.yaml are older "
+                                     "(%d) and are not", org, stored.generation, self._own.generation)
                     self._in_force(org, book, epoch, stored)
                     return True
                 published = await self._ledger.publish(
@@ -132,29 +137,59 @@ class Treasurer:
         A table younger than the last record seen was put in force by an operator, on a store that was made anew.
         """
         now = time.monotonic()
-        if book.connections == self._ledger.connections and now < book.look_at:
+        connections = self._ledger.connections
+        if book.connections == connections and now < book.look_at:
             return True
-        if book.connections != self._ledger.connections:
+        own = self._seen.last(org)
+        if book.connections != connections or now >= self._read_at:
+            self._read_at = now + LOOK_EVERY
             self._seen.refresh()
-        seen = self._seen.last(org)
-        last, lost = await self._ledger.standing(org, seen)
-        if lost:
-            epoch, _ = await self._ledger.table(org)
-            if epoch <= seen.ms:
-                book.epoch = 0
-                _log.critical("a record of %s, %d-%d, is gone from the store: it has gone back to older data; use: "
-                              "extproc budgets rebuild --force", org, seen.ms, seen.number)
-                return False
-            _log.warning("the budgets of %s were put in force on a store that was made anew", org)
-            self._seen.note_again(org, last)
-        elif self._may_lose == 0 or now >= book.ripe_at:
+        # What another worker saw after the store went back is there, and must not hide what this one saw before.
+        last = missing = self._seen.lost(org)
+        for seen in () if missing is not None else dict.fromkeys((own, self._seen.last(org))):
+            last, lost = await self._ledger.standing(org, seen)
+            if lost:
+                missing = seen
+                break
+        if missing is not None:
+            return await self._is_repaired(org, book, missing)
+        assert last is not None
+        if self._may_lose == 0 or now >= book.ripe_at:
             # Where a fail-over may lose the last records, only what is older counts as seen.
             self._seen.note(org, last if self._may_lose == 0 else book.ripe)
             book.ripe, book.ripe_at = last, now + self._may_lose / 1000
-        book.connections, book.look_at = self._ledger.connections, now + LOOK_EVERY
+        book.connections, book.look_at = connections, now + LOOK_EVERY
         return True
 
-    async def _shared(self, reserved: Reserved, plan: Plan) -> Reserved:
+    async def _is_repaired(self, org: str, book: _Book, missing: Mark) -> bool:
+        """Whether budgets were put in force since a record got lost; until then no worker admits the org's requests."""
+        epoch, _ = await self._ledger.table(org)
+        if epoch <= missing.ms:
+            book.epoch = 0
+            self._seen.note_lost(org, missing)
+            _log.critical("a record of %s, %d-%d, is gone from the store: it has gone back to older data; use: "
+                          "extproc budgets rebuild --force", org, missing.ms, missing.number)
+            return False
+        _log.warning("the budgets of %s were put in force on a store that was made anew", org)
+        last, _ = await self._ledger.standing(org, NOTHING)
+        self._seen.note_again(org, last)
+        book.connections = -1  # looked at again by the next request
+        return True
+
+    def _recorded(self, org: str, record: Mark) -> None:
+        """A call of this worker added a record: it must be there from now on.
+
+        Behind a new connection that counts only when the store was looked at: it may have gone back by more than that.
+        """
+        book = self._books.get(org)
+        if self._may_lose == 0 and book is not None and book.connections == self._ledger.connections:
+            self._seen.note(org, msgspec.structs.replace(record, added=self._seen.last(org).added))
+
+    def remember(self, *, now: bool = False) -> None:
+        """Write down what was seen; to be called now and then, and `now` at the end."""
+        self._seen.write(now=now)
+
+    async def _shared(self, rid: bytes, reserved: Reserved, plan: Plan) -> Reserved:
         """Take the limits of the first backend of the granted chain that has room."""
         if not plan.shared or reserved.grant is None:
             return reserved
@@ -162,7 +197,7 @@ class Treasurer:
         for index, shared in enumerate(backends):
             if not shared.limits:
                 return msgspec.structs.replace(reserved, skipped=index)
-            taken = await self._ledger.take(shared.scope, shared.limits)
+            taken = await self._ledger.take(shared.scope, rid, shared.limits)
             if taken.code == "OK":
                 return msgspec.structs.replace(reserved, skipped=index, taken=shared)
             if not shared.moves or index == len(backends) - 1:
@@ -173,17 +208,17 @@ class Treasurer:
                 return Reserved("LIMIT", grant, msgspec.structs.replace(ask, limits=(*ask.limits, *shared.limits)))
         return reserved
 
-    async def settle_shared(self, shared: Shared, tokens: int) -> None:
+    async def settle_shared(self, rid: bytes, shared: Shared, tokens: int) -> None:
         """Correct what a request took of a backend's limits to what it used."""
-        await self._correct(shared, tuple(true_up(limit, tokens) for limit in shared.limits))
+        await self._correct(rid, shared, tuple(true_up(limit, tokens) for limit in shared.limits))
 
-    async def give_back(self, shared: Shared) -> None:
+    async def give_back(self, rid: bytes, shared: Shared) -> None:
         """Give back all that a request took of a backend's limits: it was never sent."""
-        await self._correct(shared, tuple(TrueUp.of(limit, 0) for limit in shared.limits))
+        await self._correct(rid, shared, tuple(TrueUp.of(limit, 0) for limit in shared.limits))
 
-    async def _correct(self, shared: Shared, ups: tuple[TrueUp, ...]) -> None:
+    async def _correct(self, rid: bytes, shared: Shared, ups: tuple[TrueUp, ...]) -> None:
         try:
-            await self._ledger.give_back(shared.scope, ups)
+            await self._ledger.give_back(shared.scope, rid, ups)
         except LedgerUnavailable:
             _log.warning("a rate limit of %s was not corrected: the store is not reachable", shared.scope)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import uvloop
 
 from extproc import textmodel
-from extproc.config import ConfigError, load
+from extproc.config import ConfigError, changed_at, load
 from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.keys import KeyStore
 from extproc.ledger.redis_treasury import RedisTreasury
@@ -25,7 +25,7 @@ from extproc.runtime import Detected, Runtime
 from extproc.server.board import Board
 from extproc.server.count import workers
 from extproc.server.mirrors import Mirrors
-from extproc.server.performer import Performer, Runtimes
+from extproc.server.performer import Performer, Runtimes, tell_crossed
 from extproc.server.stores import at
 from extproc.server.stream import opener
 from extproc.server.transport_grpc import GrpcTransport
@@ -58,7 +58,7 @@ async def run(config: Path, address: str, redis_url: str, folder: Path, seen: Pa
     runtimes = Runtimes(runtime)
     telemetry = runtime.config.telemetry
     tracing = Tracing(telemetry.otlp_endpoint, telemetry.service_name)
-    ledger = RedisTreasury(redis_url, wait=runtime.config.money.wait)
+    ledger = RedisTreasury(redis_url, wait=runtime.config.money.wait, on_crossed=tell_crossed)
     money = runtime.config.money
     may_lose = MAY_LOSE_MS if money.wait != 0 or redis_url.startswith(("redis+cluster:", "rediss+cluster:")) else 0
     treasurer = Treasurer(ledger, runtime, changed_at(config), seen, may_lose)
@@ -91,6 +91,7 @@ async def run(config: Path, address: str, redis_url: str, folder: Path, seen: Pa
     await asyncio.gather(*tasks, return_exceptions=True)
     await mirrors.close()
     await ledger.close()
+    treasurer.remember(now=True)
     delivery.close()
     tracing.shutdown()
 
@@ -101,11 +102,6 @@ def _watch_ended(task: asyncio.Task[None], stop: asyncio.Event) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("the watch of this worker failed; the worker ends", exc_info=error)
         stop.set()
-
-
-def changed_at(config: Path) -> int:
-    """When a configuration was written, in ms: the generation of its budgets where it names none."""
-    return config.stat().st_mtime_ns // 1_000_000
 
 
 def _reload(runtimes: Runtimes, treasurer: Treasurer, config: Path, folder: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 _log = logging.getLogger("extproc.up")
 FIRST_PAUSE, LAST_PAUSE, STEADY = 0.1, 5.0, 10.0
+FAILING = 4
+"""A program that was started again so often while all others still start will not come up."""
 
 
 class Child:
@@ -31,6 +33,18 @@ class Child:
     def pid(self) -> int | None:
         """The running process, None between two lives."""
         return self._process.pid if self._process and self._process.returncode is None else None
+
+    @property
+    def failing(self) -> bool:
+        """Whether it ended again and again."""
+        return self.restarts >= FAILING
+
+    def last_words(self) -> str:
+        """The last line that it wrote into its log; "" where there is none."""
+        if self._log is None or not self._log.is_file():
+            return ""
+        lines = self._log.read_text("utf-8", "replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     async def start(self) -> None:
         """Start it and keep it running. Raises OSError when the program cannot be started at all."""

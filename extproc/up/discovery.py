@@ -28,6 +28,8 @@ CLOUDS = (
     Cloud("codestral", "CODESTRAL_API_KEY", "mistral", "https://codestral.mistral.ai/v1", "mistral",
           "codestral-latest"),
 )
+ANY_TEXT = "any-text"
+"""What the screen gives clients for a key. Exported in the shell that starts the next gateway, it is nobody's key."""
 LOCALS = (("ollama", 11434), ("llamacpp", 8080), ("vllm", 8000))
 
 
@@ -49,7 +51,7 @@ def clouds(env: Mapping[str, str]) -> list[Found]:
     return [
         Found(c.name, c.dialect, c.base_url, "cloud", c.model, f"${{{c.variable}}}", c.provider,
               f"key from {c.variable}")
-        for c in CLOUDS if env.get(c.variable)
+        for c in CLOUDS if env.get(c.variable, ANY_TEXT) not in ("", ANY_TEXT)
     ]
 
 

@@ -13,8 +13,10 @@ import signal
 import ssl
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import certifi
@@ -22,10 +24,11 @@ import msgspec
 from aiohttp import web
 
 from extproc.config import ConfigError, GatewayConfig, parse
+from extproc.ledger.address import place_of
 from extproc.server.count import workers
 from extproc.up import admin, detected, discovery, ports, ready, recognize
 from extproc.up.children import Child
-from extproc.up.store import AGAIN, URL, StoreAway, StoreUnusable, ask, identity
+from extproc.up.store import AGAIN, URL, StoreAway, StoreUnusable, ask
 
 _log = logging.getLogger("extproc.up")
 POLL = 0.5
@@ -84,7 +87,11 @@ class Gateway:
 
     async def start(self) -> None:
         """Bring everything up; raises StartError or ConfigError with one line per problem."""
-        self._folders()
+        try:
+            self._folders()
+        except OSError as error:
+            raise StartError(f"{error.filename} cannot be used: {error.strerror}; name folders of your own with --state"
+                             + (" and --sockets" if self._options.sockets else "")) from error
         await self._configure()
         config = self.config
         given = config.model_fields_set
@@ -121,6 +128,8 @@ class Gateway:
                 return
 
     def _folders(self) -> None:
+        # Unix socket paths may have 107 bytes, so they do not go below the working folder.
+        self._run = Path(tempfile.mkdtemp(prefix="extproc-"))
         self._options.state.mkdir(parents=True, exist_ok=True)
         # Two gateways of one folder take one instance folder each.
         for number in range(64):
@@ -141,8 +150,6 @@ class Gateway:
         self._metrics = self.folder / "metrics"
         shutil.rmtree(self._metrics, ignore_errors=True)
         self._metrics.mkdir()
-        # Unix socket paths may have 107 bytes, so they do not go below the working folder.
-        self._run = Path(tempfile.mkdtemp(prefix="extproc-"))
         self._sockets = self._options.sockets or self._run
         self._sockets.mkdir(parents=True, exist_ok=True)
 
@@ -150,12 +157,14 @@ class Gateway:
         if self._options.config is not None:
             try:
                 self._text = self._options.config.read_text("utf-8")
+                self._written = self._options.config.stat().st_mtime_ns
             except OSError as error:
                 raise ConfigError([f"{self._options.config}: cannot be read: {error.strerror}"]) from error
             self._name, self._from = str(self._options.config), self._options.config.parent
         else:
             self.found = await self._discover()
             self._text, self._name, self._from = discovery.configuration(self.found), "(found)", Path()
+            self._written = time.time_ns()
         self._seen = self._text
         self.config: GatewayConfig = parse(self._text, self._name, self._from)
         self._effective = self._run / "gateway.yaml"
@@ -168,6 +177,8 @@ class Gateway:
         self.dialects = {name: runtime.dialect(name) for name in self.config.backends}
         temporary = self._effective.with_suffix(".new")
         _private(temporary, self._text)  # it may have providers' keys
+        # The workers' budgets are as old as the file, or else a restart would put older ones in force again.
+        os.utime(temporary, ns=(self._written, self._written))
         temporary.rename(self._effective)
 
     async def _discover(self) -> list[discovery.Found]:
@@ -179,30 +190,37 @@ class Gateway:
         return found or await self._demo()
 
     async def _demo(self) -> list[discovery.Found]:
-        from extproc.demo import cloud, tiny_qwen3
+        from extproc.demo import llama_server, tiny_qwen3
 
-        model = self._options.state.resolve() / "models" / "tiny-qwen3.gguf"
-        await asyncio.to_thread(tiny_qwen3.ensure, model)
-        found: list[discovery.Found] = []
-        ports: list[int] = []
-        for name, dialect, path, listed, provider in (
-            ("demo-claude", "anthropic", "/anthropic", "claude-sonnet-5", "anthropic"),
-            ("demo-gpt", "openai", "/v1", "gpt-5.6", "openai"),
-        ):
-            port = _own_port()
-            ports.append(port)
-            await self._child(name, cloud.command(port))
-            found.append(discovery.Found(name, dialect, f"http://127.0.0.1:{port}{path}", "cloud", listed,
-                                         "demo-key", provider, "demo stand-in, not a real cloud"))
-        found.append(await self._serve_model(model, "demo-qwen", demo=True))
-        self._await_ports = [*ports, int(found[-1].base_url.rpartition(":")[2].removesuffix("/v1"))]
+        found = [
+            await self._stand_in("demo-claude", "anthropic", "/anthropic", "cloud", "claude-sonnet-5", "anthropic"),
+            await self._stand_in("demo-gpt", "openai", "/v1", "cloud", "gpt-5.6", "openai")]
+        if lacks := llama_server.missing():
+            _log.warning("%s; until then a stand-in serves as the local model", lacks)
+            found.append(await self._stand_in("demo-qwen", "compatible", "/v1", "local", "tiny-qwen3", None))
+        else:
+            model = self._options.state.resolve() / "models" / "tiny-qwen3.gguf"
+            await asyncio.to_thread(tiny_qwen3.ensure, model)
+            found.append(await self._serve_model(model, "demo-qwen", demo=True))
+        self._await_ports = [int(urlsplit(f.base_url).port or 0) for f in found]
         return found
+
+    async def _stand_in(self, name: str, dialect: str, path: str, location: str, model: str,
+                        provider: str | None) -> discovery.Found:
+        from extproc.demo import cloud
+
+        port = _own_port()
+        await self._child(name, cloud.command(port))
+        return discovery.Found(name, dialect, f"http://127.0.0.1:{port}{path}", location, model, "demo-key", provider,
+                               f"demo stand-in, not a real {'cloud' if location == 'cloud' else 'model'}")
 
     async def _serve_model(self, path: Path, name: str, *, demo: bool) -> discovery.Found:
         from extproc.demo import llama_server
 
         if not path.is_file():  # noqa: ASYNC240
             raise StartError(f"{path}: no such file; --local-model needs a GGUF file")
+        if lacks := llama_server.missing():
+            raise StartError(lacks)
         port, alias = _own_port(), "tiny-qwen3" if demo else path.stem
         await self._child(name, llama_server.command(path, port, alias))
         note = "demo: llama.cpp with a tiny fixed-answer model" if demo else f"llama.cpp, {path.name}"
@@ -288,13 +306,11 @@ class Gateway:
 
     def _store_name(self) -> str:
         """What tells the store from others, for as long as its data lives."""
-        from extproc.ledger.spool import place_of
-
         return f"embedded in {self.folder}" if self.redis_note.startswith("embedded") else place_of(self.redis_url)
 
     def _tables_seen(self) -> Path:
         """The file of the orgs whose budget tables this store had: what is gone then was lost."""
-        store = "embedded" if self.redis_note.startswith("embedded") else identity(self.redis_url)
+        store = "embedded" if self.redis_note.startswith("embedded") else place_of(self.redis_url)
         return self.folder / f"budget-tables-{hashlib.sha256(store.encode()).hexdigest()[:12]}"
 
     async def _start_envoy(self) -> None:
@@ -341,8 +357,10 @@ class Gateway:
         ours = self._envoy is not None
         awaited = ready.Awaited(self.sockets, self._await_ports, self.listen if ours else "",
                                 self.envoy_admin if ours else "")
-        if not await ready.wait(awaited):
-            raise StartError(f"not ready after {ready.TIMEOUT:.0f} s; see the logs in {self.logs}")
+        if not await ready.wait(awaited, lambda: any(child.failing for child in self.children)):
+            why = "; ".join(f"{child.name} does not stay up ({child.last_words() or 'it says nothing'})"
+                            for child in self.children if child.failing)
+            raise StartError(f"{why or f'not ready after {ready.TIMEOUT:.0f} s'}; see the logs in {self.logs}")
 
     # ------------------------------------------------------------------------------------ reload
 
@@ -354,7 +372,7 @@ class Gateway:
             except OSError:
                 continue  # being replaced; the next look finds it
             if text != self._seen:
-                self._seen = text
+                self._seen, self._written = text, time.time_ns()
                 await self._reload(text)
 
     async def _watch_locals(self) -> None:
@@ -461,7 +479,8 @@ class Gateway:
         if self._runner is not None:
             await self._runner.cleanup()
         shutil.rmtree(self._run, ignore_errors=True)
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def _private(path: Path, text: str) -> None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-TIMEOUT = 20.0
-"""Seconds that all may take."""
+from extproc.config import GatewayConfig
+
+TIMEOUT = 60.0
+"""Seconds that all may take; a small or busy machine needs many."""
 _POLL = 0.03
+GLANCE = 0.5
+"""Seconds that a local backend has to take a connection, for the screen alone."""
 
 
 class Awaited(msgspec.Struct, frozen=True):
@@ -26,15 +31,33 @@ class Awaited(msgspec.Struct, frozen=True):
     envoy_admin: str
 
 
-async def wait(awaited: Awaited) -> bool:
-    """Wait until everything serves; False: it took too long."""
+async def wait(awaited: Awaited, hopeless: Callable[[], bool]) -> bool:
+    """Wait until everything serves; False: it took too long, or is `hopeless`."""
     deadline = time.monotonic() + TIMEOUT
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1)) as session:
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not hopeless():
             if await _serves(awaited, session):
                 return True
             await asyncio.sleep(_POLL)
     return False
+
+
+async def silent(config: GatewayConfig) -> set[str]:
+    """The local backends where nothing takes a connection. Clouds are not asked: a start needs no network."""
+    local = [name for name, backend in config.backends.items() if backend.location == "local"]
+    there = await asyncio.gather(*[_answers(config.backends[name].base_url) for name in local])
+    return {name for name, answers in zip(local, there, strict=True) if not answers}
+
+
+async def _answers(base_url: str) -> bool:
+    url = urlsplit(base_url)
+    try:
+        _, writer = await asyncio.wait_for(
+            asyncio.open_connection(url.hostname, url.port or (443 if url.scheme == "https" else 80)), GLANCE)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def _serves(awaited: Awaited, session: aiohttp.ClientSession) -> bool:

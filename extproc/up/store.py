@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 
 from extproc.config import GatewayConfig
 from extproc.ledger.access import sentence, verify
 from extproc.ledger.address import AddressRefused, shown
 from extproc.ledger.base import LedgerMisconfigured, LedgerUnavailable
 from extproc.ledger.link import StoreRefused
-from extproc.ledger.spool import place_of
 
 PATIENCE = 15.0
 """Seconds that all questions together may take."""
@@ -47,12 +45,6 @@ async def ask(url: str, config: GatewayConfig) -> list[str]:
     except (LedgerUnavailable, TimeoutError) as error:
         reason = _line(str(error)) or f"no answer within {PATIENCE:.0f} s"
         raise StoreAway(f"the store at {place} does not answer ({reason})") from error
-
-
-def identity(url: str) -> str:
-    """Return what tells a store from others; a new password does not make it another one."""
-    database = re.search(r"[?&]db=([0-9]+)", url.rpartition("@")[2])
-    return place_of(url) + (f"?db={database[1]}" if database else "")
 
 
 def _line(text: str) -> str:

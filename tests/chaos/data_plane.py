@@ -1,6 +1,7 @@
 """Chaos through the real data plane: Envoy, two workers and a store against a provider that keeps its own bill.
 
     python -m tests.chaos.data_plane --requests 20000 --concurrency 200 --store embedded|redis|cluster|tls [--lying]
+    python -m tests.chaos.data_plane --requests 5000 --store redis --allow 0.2
 
 Clients stream, leave and come again; providers refuse, break off and stall; workers and the store are killed; leases
 end under running requests. What must hold meanwhile and at the end is in docs/chaos.md. The exit code is 1 when it did
@@ -26,12 +27,13 @@ import aiohttp
 from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.redis_treasury import RedisTreasury
 from tests.chaos.data_plane_judge import Facts, Judge, Try, in_words, window_faults
-from tests.chaos.data_plane_provider import Provider
+from tests.chaos.data_plane_provider import MOST_TOKENS, Provider
 from tests.chaos.data_plane_world import (
     CHAINS,
     LEASES,
     ORG,
     TEAMS,
+    WORKERS,
     Gateway,
     Place,
     Rules,
@@ -49,6 +51,8 @@ PATHS = (
     "answered, charged exactly", "provider: reset", "provider: 429", "provider: overloaded first", "provider: cut",
 )  # fmt: skip
 """What a run of some hundred requests must have met."""
+DRAINED_WITHIN = 60.0
+"""Seconds after which what waits on disk will never reach a store that is there."""
 TRIES = 3
 PATIENCE = 20.0
 """Seconds that a client waits for anything."""
@@ -59,16 +63,18 @@ class Chaos:
 
     def __init__(
         self, requests: int, *, concurrency: int = 200, store: str = "embedded", seed: int = 1, lying: bool = False,
-        kill_every: float = 3.0, strikes: int = 1, quiet: float = 3.0,
+        kill_every: float = 3.0, strikes: int = 1, quiet: float = 3.0, purse: float = 0.0, away: float = 2.0,
         tamper: Callable[[RedisTreasury], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
-        """`strikes`: how often the store is killed; `quiet`: seconds without a change after which nothing is due."""
+        """`strikes`: how often the store is killed; `quiet`: seconds without a change after which nothing is due.
+        `purse`: dollars of each worker that go on without the store, which then stays away for `away` seconds."""
         self.requests, self.concurrency, self.lying, self.quiet = requests, concurrency, lying, quiet
         self.random = random.Random(seed)
         self.seen: Counter[str] = Counter()
         self._place = Place(store)
         self._provider = Provider(seed, lying)
         self._kill_every, self._strikes, self._tamper = kill_every, strikes, tamper
+        self.purse, self._away = purse, away
         self._tries: dict[str, Try] = {}
         self._bodies: dict[str, tuple[str, bytes]] = {}
         self._watched: dict[str, None] = {}
@@ -84,7 +90,8 @@ class Chaos:
         ports = free_ports()
         store = "embedded" if self._place.kind in ("cluster", "tls") else self._place.url  # these come by REDIS_URL
         replicas = self._place.kind == "cluster"
-        text = configuration(self.requests, ports, self._provider.port, store, replicas=replicas)
+        text = configuration(self.requests, ports, self._provider.port, store, replicas=replicas,
+                             purse=self.purse)
         self._rules = Rules(text)
         try:
             async with running(text, self._place, ports["listen"]) as gateway:
@@ -105,6 +112,10 @@ class Chaos:
         self.seen["seconds of traffic"] = round(time.monotonic() - began)
         self._over = True
         await asyncio.gather(*watchers)
+        if self.purse:
+            await self._drained(gateway)
+            if gateway.waiting:
+                self._watched[f"{gateway.waiting} bytes of settlements never reached the store"] = None
         await self._rest()
         facts = await self._facts()
         facts.watched += gateway.complaints()
@@ -132,7 +143,7 @@ class Chaos:
         roll = self.random
         team = roll.choices(list(TEAMS), list(TEAMS.values()))[0]
         chain, anthropic, stream = roll.choice(list(CHAINS)), self._chance(50), self._chance(60)
-        most = None if self._chance(15) and not anthropic else roll.randint(50, 400)
+        most = None if self._chance(15) and not anthropic else roll.randint(50, MOST_TOKENS)
         words = "x " * roll.randint(1, 800)
         for number in range(TRIES):
             marker = f"{chain}-r{serial}t{number}"
@@ -211,8 +222,20 @@ class Chaos:
         for number in range(1, self._strikes + 1):
             while not self._over and self._done < self.requests * number / (self._strikes + 1):
                 await asyncio.sleep(0.05)
-            if not self._over:
+            if not self._over and self.purse:
+                if await self._place.leave(gateway, self._away):
+                    self._kills.append(time.monotonic())
+                    self.seen["worker killed"] += 1
+                self.seen["store killed"] += 1
+                await self._drained(gateway)
+            elif not self._over:
                 self.seen[await self._place.strike(gateway)] += 1
+
+    async def _drained(self, gateway: Gateway) -> None:
+        """Wait until all that went on without the store is there: the purses are full again."""
+        deadline = time.monotonic() + DRAINED_WITHIN
+        while gateway.waiting and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
 
     async def _lease_cutter(self) -> None:
         """End the leases of a few running requests, as a worker that stands still for minutes would let them end."""
@@ -239,7 +262,7 @@ class Chaos:
                 continue
             self.seen["audits"] += 1
             for window in audit.windows:
-                for fault in window_faults(window, self._rules.limit_of, lying=self.lying):
+                for fault in window_faults(window, self._rules.limit_of, debt=self.lying or self.purse > 0):
                     self._watched[f"while it ran: {fault}"] = None
 
     async def _tampering(self) -> None:
@@ -288,6 +311,7 @@ class Chaos:
             need=lambda marker, backend, granted: self._rules.need(*self._bodies[marker], backend, granted),
             rollups=sum(int(row["cost"]) for row in rollups), kills=self._kills,
             team_limits=self._rules.team_limits, lying=self.lying, watched=list(self._watched),
+            purses=round(self.purse * 10**9) * WORKERS * self.seen["store killed"],
         )  # fmt: skip
 
 
@@ -309,7 +333,8 @@ def missing(chaos: Chaos, judge: Judge) -> list[str]:
     """The paths that never happened."""
     seen = chaos.seen + judge.seen
     struck = seen["store killed"] + seen["primary killed"]
-    return [path for path in PATHS if seen[path] == 0] + ([] if struck else ["store killed"])
+    paths = (*PATHS, *(("record orphan",) if chaos.purse else ()))
+    return [path for path in paths if seen[path] == 0] + ([] if struck else ["store killed"])
 
 
 def main() -> int:
@@ -320,13 +345,17 @@ def main() -> int:
     parser.add_argument("--store", choices=("embedded", "redis", "cluster", "tls"), default="embedded")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--lying", action="store_true", help="some answers report far more than they may")
+    parser.add_argument("--allow", type=float, default=0.0, metavar="USD",
+                        help="the store stays away for seconds, and each worker goes on with so many dollars")
     parser.add_argument("--kill-every", type=float, default=3.0, help="seconds between the deaths of workers")
     options = parser.parse_args()
+    if options.allow and options.store != "redis":
+        parser.error("--allow needs --store redis: the others come back by themselves")
     cluster = options.store == "cluster"
     chaos = Chaos(
         options.requests, concurrency=options.concurrency, store=options.store, seed=options.seed, lying=options.lying,
         kill_every=options.kill_every, strikes=max(options.requests // (5000 if cluster else 1500), 1),
-        quiet=12 if cluster else 6,
+        quiet=12 if cluster else 6, purse=options.allow,
     )  # fmt: skip
     judge = Judge(asyncio.run(chaos.run())).judge()
     print(report(chaos, judge))

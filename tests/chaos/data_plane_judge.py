@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from extproc.money.amounts import WindowState
 from extproc.pb import usage_pb2 as pb
-from tests.chaos.data_plane_provider import Entry
+from tests.chaos.data_plane_provider import MOST_TOKENS, Entry
 
 PRIMARY = ("done", "closed", "unsent", "expired")
 KILL_REACH = 60.0
@@ -49,6 +49,8 @@ class Facts:
     kills: list[float]
     team_limits: dict[str, int]
     lying: bool = False
+    purses: int = 0
+    """What workers may have dispatched without the store, n$: the sum of all purses over all its absences."""
     watched: list[str] = field(default_factory=list)
 
 
@@ -63,6 +65,8 @@ class Judge:
         self._charged: set[int] = set()
         self._markers: dict[str, str] = {}
         self._listed: Counter[tuple[str, str]] = Counter()
+        self._unplaced: Counter[str] = Counter()
+        self._asked = {one.rid: one.marker for one in facts.tries.values() if one.rid}
         self._groups: dict[str, list[pb.UsageRecord]] = defaultdict(list)
         for record in facts.records:
             self._groups[record.admission.request_id].append(record)
@@ -85,7 +89,8 @@ class Judge:
 
     def _windows(self) -> None:
         for window in self.facts.windows:
-            self.violations += window_faults(window, self.facts.limit_of, lying=self.facts.lying)
+            excused = self.facts.lying or self.facts.purses > 0
+            self.violations += window_faults(window, self.facts.limit_of, debt=excused)
             if window.reserved:
                 self._wrong(f"{window.window}: {window.reserved} are still reserved")
             unit = _unit(window)
@@ -116,17 +121,28 @@ class Judge:
         for number in self._charged:
             entry = self.facts.bill[number]
             billed[self.facts.tries[entry.marker].team] += entry.cost or 0
-        for team, limit in self.facts.team_limits.items():
-            if billed[team] > limit:
-                self._wrong(f"team {team} is billed {billed[team]} n$ over a budget of {limit}")
+        over = {team: billed[team] - limit for team, limit in self.facts.team_limits.items() if billed[team] > limit}
+        self.sums["billed over budgets"] = sum(over.values())
+        self.sums["sum of all purses"] = self.facts.purses
+        if sum(over.values()) > self.facts.purses:
+            self._wrong(f"teams are billed over their budgets: {over} n$, purses hold {self.facts.purses}")
+        owed = Counter({window.budget: window.debt for window in self.facts.windows if _unit(window) == "usd"})
+        if self.facts.purses and max(owed.values(), default=0) > self.facts.purses:
+            self._wrong(f"debt of {owed.most_common(1)} n$, purses hold {self.facts.purses}")
 
     # ------------------------------------------------------------------------------------ requests
 
     def _request(self, rid: str, records: list[pb.UsageRecord]) -> None:
         for record in records:
             self.seen[f"record {record.state}"] += 1
-            if record.unfunded_nano_usd and not self.facts.lying:
+            if record.unfunded_nano_usd and not self.facts.lying and record.state != "orphan":
                 self._wrong(f"{rid}: {record.unfunded_nano_usd} n$ unfunded with honest providers")
+        orphans = [record for record in records if record.state == "orphan"] if self.facts.purses else []
+        records = [record for record in records if record not in orphans]
+        if orphans:
+            self._without_the_store(rid, orphans, records)
+        if not records:
+            return
         primary = [record for record in records if record.state in PRIMARY]
         if len(primary) != 1:
             self._wrong(f"{rid}: primary records {[record.state for record in records]}")
@@ -135,7 +151,7 @@ class Judge:
         if marker not in self.facts.tries:
             self._wrong(f"{rid}: nobody asked for {marker!r}")
             return
-        if marker in self._markers:
+        if self._markers.get(marker, rid) != rid or (marker in self._markers and not orphans):
             self._wrong(f"{marker}: two requests of the ledger")
         self._markers[marker] = rid
         attempts = self._attempts(records)
@@ -147,6 +163,34 @@ class Judge:
             self._wrong(f"{marker}: unsent and charged {primary[0].delta_nano_usd} n$")
         if len(attempts) > 1:
             self.seen["several attempts"] += 1
+
+    def _without_the_store(self, rid: str, orphans: list[pb.UsageRecord], others: list[pb.UsageRecord]) -> None:
+        """Attempts that a purse paid for: each has one record, and is in no other."""
+        attempts = [attempt for record in orphans for attempt in record.attempts]
+        numbers = [attempt.number for attempt in (*attempts, *self._attempts(others))]
+        if len(numbers) != len(set(numbers)):
+            self._wrong(f"{rid}: attempts {numbers} are charged more than once")
+        marker = self._asked.get(rid) or next((record.admission.model_asked for record in others), "")
+        for record in orphans:
+            [attempt] = record.attempts
+            cost = attempt.cost_nano_usd
+            if record.delta_nano_usd != cost:
+                self._wrong(f"{rid}: charged {record.delta_nano_usd} n$, its attempt cost {cost}")
+            if attempt.outcome == _Attempt.EXPIRED and not self.facts.kills:
+                self._wrong(f"{rid}: nobody said what an attempt cost, and no worker was killed")
+            if attempt.outcome == _Attempt.EXACT and (found := _NUMBER.search(attempt.model_reported)):
+                marker = marker or self.facts.bill[int(found[1])].marker
+                self._exact(marker, attempt)
+            elif marker and cost > self.facts.need(marker, attempt.backend, MOST_TOKENS):
+                self._wrong(f"{marker}: an attempt without the store is charged {cost} n$")
+        for attempt in attempts:
+            self.seen[f"without the store: {_Attempt.Outcome.Name(attempt.outcome).lower()}"] += 1
+            if marker:
+                self._listed[marker, attempt.backend] += 1
+            else:
+                self._unplaced[attempt.backend] += 1
+        if marker:
+            self._markers.setdefault(marker, rid)
 
     @staticmethod
     def _attempts(records: Iterable[pb.UsageRecord]) -> list[pb.Attempt]:
@@ -232,7 +276,9 @@ class Judge:
         for (marker, backend), times in reached.items():
             self.seen["provider asked"] += times
             listed = self._listed[marker, backend]
-            if listed < times:
+            if listed < times and self._unplaced[backend] >= times - listed:
+                self._unplaced[backend] -= times - listed  # a client left before it knew the id of its request
+            elif listed < times:
                 states = [record.state for record in self._groups.get(self._markers.get(marker, ""), [])]
                 self._wrong(f"{marker}: {backend} was asked {times} times, the ledger lists {listed} ({states})")
         for entry in self.facts.bill:
@@ -250,8 +296,8 @@ def in_words(body: bytes, *, anthropic: bool) -> bool:
         return False
 
 
-def window_faults(window: WindowState, limit_of: Callable[[str], int | None], *, lying: bool) -> list[str]:
-    """What is wrong with a window at any moment."""
+def window_faults(window: WindowState, limit_of: Callable[[str], int | None], *, debt: bool) -> list[str]:
+    """What is wrong with a window at any moment. `debt`: it may owe, since providers lie or the store was away."""
     limit = limit_of(window.budget)
     if limit is None:
         return [f"{window.window}: a window of no budget"]
@@ -260,7 +306,7 @@ def window_faults(window: WindowState, limit_of: Callable[[str], int | None], *,
         faults.append(f"{window.window}: negative {window.spent} {window.reserved}")
     if window.spent + window.reserved > limit:
         faults.append(f"{window.window}: {window.spent} + {window.reserved} of {limit}")
-    if window.debt and not lying:
+    if window.debt and not debt:
         faults.append(f"{window.window}: debt {window.debt} with honest providers")
     return faults
 

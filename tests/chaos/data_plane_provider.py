@@ -24,6 +24,8 @@ PRICES = {
     "lo0": (Decimal(0), Decimal(0)),
 }
 """Dollars per million input and output tokens; uneven, so that every rounding shows."""
+MOST_TOKENS = 400
+"""Of output, that anybody asks for."""
 MARKER = re.compile(rb"\[([a-z]+-r\d+t\d)\]")
 """What names a client's request: a text in its prompt, and the model that it asks for."""
 FATES = {

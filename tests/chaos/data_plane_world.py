@@ -24,9 +24,10 @@ from extproc.core.bound import bound_of, need
 from extproc.ledger.access import WORKER
 from extproc.ledger.cluster import slot_of
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.ledger.spool import SUFFIX
 from extproc.runtime import Runtime
 from extproc.schemas import CLIENTS
-from tests.chaos.data_plane_provider import PRICES
+from tests.chaos.data_plane_provider import MOST_TOKENS, PRICES
 from tests.contract.ledger_servers import Cluster, Node, Server, binary
 from tests.contract.secure_servers import Secure
 from tests.free_ports import free_port
@@ -39,6 +40,7 @@ CHAINS = {
 }  # fmt: skip
 ORG = "default"
 LEASES = f"{{{ORG}}}:x"
+WORKERS = 2
 MEAN_USD = 0.0015
 """What a request costs on average: budgets that are to run out hold a part of what their teams ask for."""
 
@@ -52,8 +54,10 @@ def secret(team: str) -> str:
     return f"gw-{team}"
 
 
-def configuration(requests: int, ports: dict[str, int], provider: int, store: str, *, replicas: bool = False) -> str:
-    """A gateway.yaml whose budgets suit so many requests. `replicas`: the store fails over."""
+def configuration(requests: int, ports: dict[str, int], provider: int, store: str, *, replicas: bool = False,
+                  purse: float = 0.0) -> str:
+    """A gateway.yaml whose budgets suit so many requests. `replicas`: the store fails over; `purse`: dollars of each
+    worker that go on without it."""
 
     def backend(name: str, schema: str, model: str) -> str:
         base = f"http://127.0.0.1:{provider}/{name}" + ("" if schema == "anthropic" else "/v1")
@@ -62,7 +66,7 @@ def configuration(requests: int, ports: dict[str, int], provider: int, store: st
         prices = "" if name == "lo0" else f", usd_per_million_input: {put}, usd_per_million_output: {out}"
         where = "location: local" if name == "lo0" else f"location: cloud, api_key: sk-{name}"
         return (f'  {name}: {{schema: {schema}{dialect}, base_url: "{base}", {where}, '
-                f"models: {{{model}: {{context: 200000, default_max_tokens: 400{prices}}}}}}}")
+                f"models: {{{model}: {{context: 200000, default_max_tokens: {MOST_TOKENS}{prices}}}}}}}")
 
     def part(team: str, share: float) -> float:
         return requests * TEAMS[team] / 100 * share
@@ -72,7 +76,7 @@ def configuration(requests: int, ports: dict[str, int], provider: int, store: st
         for t in TEAMS)
     lines = [
         f"listen: 127.0.0.1:{ports['listen']}", f"admin: 127.0.0.1:{ports['admin']}",
-        f"envoy_admin: 127.0.0.1:{ports['envoy_admin']}", "workers: 2", f"redis: {store}",
+        f"envoy_admin: 127.0.0.1:{ports['envoy_admin']}", f"workers: {WORKERS}", f"redis: {store}",
         f"auth: {{mode: keys, keys: [{keys}]}}", "backends:",
         backend("oa0", "openai", "large"), backend("oa1", "openai", "small"), backend("an0", "anthropic", "claude"),
         backend("lo0", "openai", "free"), "chains:",
@@ -88,6 +92,7 @@ def configuration(requests: int, ports: dict[str, int], provider: int, store: st
         '  - {for: {user: "*"}, usd: 1000, per: week, time_zone: Europe/Berlin}', "limits:",
         "  - {for: {team: crowd}, concurrent: 8}",
         *(["money: {wait: auto}"] if replicas else []),
+        *([f"money: {{allow: {{usd: {purse}, requests: 1000, for: 10m}}}}"] if purse else []),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -111,7 +116,8 @@ class Rules:
 
     def need(self, schema: str, body: bytes, backend: str, granted: int) -> int:
         """The most that an attempt may cost, n$."""
-        return need(_bound(schema, body), self._runtime.backends[self._target(backend)], granted).nano_usd
+        return need(_bound(schema, body), self._runtime.backends[self._target(backend)], granted,
+                    self._runtime.price_of).nano_usd
 
     @functools.cache  # noqa: B019 - one per run
     def _target(self, backend: str) -> str:
@@ -163,6 +169,16 @@ class Place:
                 os.kill(pid, signal.SIGKILL)
         return "store killed"
 
+    async def leave(self, gateway: Gateway, seconds: float) -> bool:
+        """Kill the server, and amid its absence a worker; whether there was one to kill. Then start the server again."""
+        assert isinstance(self._own, Server)
+        self._own.kill()
+        await asyncio.sleep(seconds / 2)
+        killed = gateway.kill_worker()
+        await asyncio.sleep(seconds / 2)
+        await asyncio.to_thread(self._own.start)
+        return killed
+
     def remove(self) -> None:
         """End what was started."""
         if self._secure is not None:
@@ -201,6 +217,11 @@ class Gateway:
 
     def _logs(self) -> list[Path]:
         return list((self._root / "state" / "gateway-0" / "logs").glob("worker-*.log"))
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of settlements that the store does not have yet."""
+        return sum(path.stat().st_size for path in (self._root / "state" / "spool").glob(f"*{SUFFIX}"))
 
     def store_url(self, place: Place) -> str:
         """Where the ledger is."""

@@ -107,7 +107,14 @@ def test_the_words_of_a_client(body: bytes, anthropic: bool, good: bool) -> None
 @pytest.mark.parametrize("lie", [dearer, forgotten, twice, cheaper, halved, given, swapped, over, foreign])
 def test_a_wrong_book_is_noticed(played: tuple[Chaos, Facts], lie: Callable[[Facts], None]) -> None:
     """The judge fails when one fact of the same run is changed."""
-    facts = played[1]
+    changed = again(played[1])
+    assert Judge(changed).judge().violations == []
+    lie(changed)
+    assert Judge(changed).judge().violations
+
+
+def again(facts: Facts) -> Facts:
+    """The same facts, which may be changed."""
     changed = copy.copy(facts)
     changed.bill = [copy.copy(entry) for entry in facts.bill]
     changed.windows = list(facts.windows)
@@ -117,7 +124,45 @@ def test_a_wrong_book_is_noticed(played: tuple[Chaos, Facts], lie: Callable[[Fac
         own = pb.UsageRecord()
         own.CopyFrom(record)
         changed.records.append(own)
-    assert Judge(changed).judge().violations == []
+    return changed
+
+
+@pytest.fixture(scope="module")
+def away() -> tuple[Chaos, Facts]:
+    """A run whose store stays away for a while, and a worker dies meanwhile; each has a purse of ten cents."""
+    chaos = Chaos(250, concurrency=60, store="redis", seed=6, kill_every=60, quiet=2.0, purse=0.1, away=1.4)
+    return chaos, asyncio.run(chaos.run())
+
+
+def test_purses_bound_what_goes_on_without_the_store(away: tuple[Chaos, Facts]) -> None:
+    """Nothing is billed beyond budgets and purses, and all that went on reaches the ledger, each attempt once."""
+    chaos, facts = away
+    judge = Judge(facts).judge()
+    assert judge.violations == [], report(chaos, judge)
+    assert judge.seen["without the store: exact"] > 5, report(chaos, judge)
+    assert judge.seen["status 503"] + chaos.seen["status 503"] > 0, report(chaos, judge)
+
+
+def replayed_twice(facts: Facts) -> None:
+    """An attempt that a purse paid for is charged again, to an id of its own."""
+    facts.records.append(next(r for r in facts.records if r.state == "orphan" and r.delta_nano_usd))
+
+
+def never_replayed(facts: Facts) -> None:
+    """An attempt that a purse paid for is in no record."""
+    facts.records.remove(exact(facts, "orphan"))
+
+
+def overdrawn(facts: Facts) -> None:
+    """The purses held less than what the budgets owe."""
+    facts.purses = 1
+    facts.windows = [msgspec.structs.replace(window, debt=window.debt + 2) for window in facts.windows]
+
+
+@pytest.mark.parametrize("lie", [replayed_twice, never_replayed, overdrawn, over, dearer])
+def test_a_wrong_book_of_purses_is_noticed(away: tuple[Chaos, Facts], lie: Callable[[Facts], None]) -> None:
+    """The judge fails when one fact of a run without the store is changed."""
+    changed = again(away[1])
     lie(changed)
     assert Judge(changed).judge().violations
 

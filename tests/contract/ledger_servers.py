@@ -18,11 +18,14 @@ from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.link import Link
 from tests.free_ports import free_cluster_port
 
+_UNPACKED = str(Path(__file__).parents[2] / ".redis")
+"""Where `make test` unpacks Debian's Redis."""
+
 
 def binary(kind: str) -> str | None:
     """Return the server binary of that kind, or None when this machine has none."""
     if kind == "redis":
-        return shutil.which("redis-server", path=None) or shutil.which("redis-server", path="/usr/bin")
+        return next(filter(None, (shutil.which("redis-server", path=place) for place in (None, "/usr/bin", _UNPACKED))), None)
     return embedded.command(Path(), Path())[0]
 
 

@@ -19,7 +19,7 @@ from extproc.cli import main
 from extproc.core.identity import Caller
 from extproc.ledger import access
 from extproc.ledger.access import OPERATOR, WORKER, acl, missing, verify
-from extproc.ledger.address import AddressRefused, parse, shown
+from extproc.ledger.address import AddressRefused, parse, place_of, shown
 from extproc.ledger.base import LedgerMisconfigured, LedgerUnavailable
 from extproc.ledger.cluster import open_door
 from extproc.ledger.export import START, Log
@@ -75,6 +75,20 @@ def test_addresses_that_are_refused(url: str) -> None:
     assert "s3cret" not in shown(f"{url}@h" if "@" not in url else url)
 
 
+@pytest.mark.parametrize(("place", "urls"), [
+    ("redis://h:6379/0", ["redis://h", "redis://H/0", "redis://u:a@h:6379/", f"redis://u:{ENCODED}@h?db=0"]),
+    ("redis://h:6379/1", ["redis://h/1", "redis://h?db=01"]),
+    ("rediss://h:1/1", ["rediss://u:a@h:1/1?ca=/a/b@c.pem", "rediss://:b@h:1?verify=none&db=1"]),
+    ("redis://[::1]:6379/0", ["redis://[::1]", "redis://:p@[::1]:6379/0"]),
+    ("unix:///s", ["unix:///s", "unix://u:p@/s?db=0"]), ("unix:///s?db=2", ["unix://:q@/s?db=2"]),
+    ("redis+cluster://a:1,b:6379", ["redis+cluster://u:a@a:1,b", "redis+cluster://b:6379,a:1/0"]),
+])
+def test_a_store_is_told_by_its_place(place: str, urls: list[str]) -> None:
+    """What was seen in a store, and waits for it, goes on with it under a new password and another spelling of its
+    address; another place or database is another store."""
+    assert {place_of(url) for url in urls} == {place}
+
+
 def test_trust_is_the_default() -> None:
     """With rediss:// the certificate and its name are checked unless the address says else; redis-py's names serve."""
     checked, unchecked = parse("rediss://h").tls, parse("rediss://h?ssl_cert_reqs=none").tls
@@ -109,7 +123,7 @@ async def main_path(store: RedisTreasury, org: str) -> None:
     await desk.reserve(make_rid(), budgets=(usd(),), lease=0)
     assert await store.sweep(org) == 1
     await store.note(org, make_rid(), b"", ROW, (gcra("x"),))
-    assert (await store.take("be:local", (gcra("x"),))).code == "OK"
+    assert (await store.take("be:local", make_rid(), (gcra("x"),))).code == "OK"
     assert await KeyStore(store.door).get(b"0" * 32) is None
     assert org in await store.orgs()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from extproc.cli import main
+from tests.contract.ledger_kit import DAY
 from tests.contract.ledger_servers import Server
 from tests.contract.test_export import GATEWAY, budgets, export, money, on, spend
 
@@ -112,7 +113,7 @@ def test_beyond_the_limit(store: Server, org: str, config: Path) -> None:
 
 def test_yesterday(store: Server, org: str, config: Path) -> None:
     """A correction may be of a day before: its windows and its usage, where they still take corrections."""
-    day = (datetime.now(UTC) - timedelta(days=1)).date().isoformat()
+    day = (date.fromisoformat(DAY) - timedelta(days=1)).isoformat()
     adjust(store, config, "--budget", f"org:{org}", "--usd", "1", "--day", day)
     rows = data(store, config, "usage", "--by", "day")["rows"]
     assert {row["day"]: row["cost_nano_usd"] for row in rows}[day] == USD

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import time
 from collections.abc import Iterator
 
@@ -12,7 +13,8 @@ import pytest
 from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.cluster import ClusterLink, DurableLink, open_door, slot_of
 from extproc.ledger.redis_treasury import RedisTreasury
-from tests.contract.ledger_kit import Desk, make_rid, usd, used
+from extproc.money.amounts import TrueUp
+from tests.contract.ledger_kit import Desk, gcra, make_rid, usd, used
 from tests.contract.ledger_servers import Cluster, Node
 
 
@@ -75,7 +77,7 @@ async def test_all_primaries_serve(cluster: Cluster) -> None:
         await desk.begin(rid, 1, 10)
         await desk.end(rid, 1, 7, usd())
         await desk.check_rest()
-        assert (await store.take(org, ())).code == "OK"
+        assert (await store.take(org, rid, (gcra(),))).code == "OK"
     assert set(itertools.chain(*by_node.values())) <= set(await store.orgs())
     await store.close()
 
@@ -151,6 +153,25 @@ async def test_slot_moves_under_load(cluster: Cluster) -> None:
     assert await desk.state() == (done * 7, 0, 0)
     assert done == 120
     await desk.check_rest()
+    await store.close()
+
+
+async def test_a_share_is_taken_once(cluster: Cluster) -> None:
+    """A primary that stands still has the call and its repetitions in its sockets, and executes all of them."""
+    store = connect(cluster, call_timeout=0.1)
+    limit, rid = gcra("frozen", limit=600, burst=3), make_rid()
+    assert (await store.take("x", rid, (limit,))).code == "OK"  # connects
+    await store.give_back("x", rid, (TrueUp.of(limit, 0),))
+    owner, rid = await cluster.owner(slot_of("{be:x}:g:frozen")), make_rid()
+    owner.signal(signal.SIGSTOP)
+    try:
+        taking = asyncio.ensure_future(store.take("x", rid, (limit,)))
+        await asyncio.sleep(0.6)
+    finally:
+        owner.signal(signal.SIGCONT)
+    assert (await taking).code == "OK"
+    codes = [(await store.take("x", make_rid(), (limit,))).code for _ in range(3)]
+    assert codes == ["OK", "OK", "LIMIT"]
     await store.close()
 
 

@@ -260,7 +260,7 @@ async def test_a_killed_process_is_replayed_by_the_next(own: Desk, server: Serve
     worker.wait()
     worker.stdout.close()
     await asyncio.to_thread(server.start)
-    copies = tmp_path.parent / "copies"
+    copies = tmp_path.with_name(f"{tmp_path.name}-copies")
     shutil.copytree(tmp_path, copies)
     spool = Spool(tmp_path, STORE)
     await Delivery(own.store, spool).replay(spool)

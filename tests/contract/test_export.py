@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from extproc.cli import main
 from extproc.commands.folder import Folder, folder_of
 from extproc.commands.store import read_config
+from extproc.config import changed_at
 from extproc.core.admission import Identity, entries_for, table_of
 from extproc.ledger.export import START, Log, OtherExporter, Position, Stream
 from extproc.ledger.redis_ledger import keys_of
@@ -387,6 +388,20 @@ def budgets(store: Server, command: str, config: Path, *more: str | Path, code: 
     told = run("budgets", command, "-c", config, "--redis-url", store.url, *more, code=code).stderr
     assert told.count("\n") == 1
     return told
+
+
+def test_publish_of_a_changed_file(store: Server, org: str, tmp_path: Path) -> None:
+    """Without a generation the file's time counts, to the command as to the workers: the later one is in force."""
+    path = gateway(tmp_path, org)
+
+    def changed(usd: int) -> Path:
+        path.write_text(GATEWAY.replace("money:", "#").format(org=org, usd=usd, generation=1))
+        return path
+
+    worker = table_of(read_config(changed(100)).budgets, [], changed_at(path))
+    on(store, lambda treasury: treasury.publish(org, encode(worker), 0, {}))
+    time.sleep(0.01)
+    assert f"of generation {changed_at(changed(90))}" in budgets(store, "publish", path)
 
 
 def test_publish(store: Server, org: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from extproc.ledger import memory_treasury, redis_treasury
 from extproc.ledger.base import Settlement
 from extproc.ledger.memory_treasury import MemoryTreasury
 from extproc.ledger.redis_treasury import RedisTreasury
@@ -556,6 +557,17 @@ class TestOperators:
         ended = await desk.end(rid, 1, 500, usd("a"), usd("b"))
         assert ended.unfunded_nano_usd == 200
 
+    async def test_publish_for_each_one(self, desk: Desk) -> None:
+        """A lowered budget for each one lowers the windows of all of them, and none of a budget whose id looks alike."""
+        web, named, zoned = usd("team.all.usd.month.aa"), usd("team.aa.usd.month"), usd("team.aa.usd.month.bb")
+        rid = await desk.open(100, web, named, zoned)
+        await desk.publish(**{"team.all.usd.month": 150, "team.aa.usd.month": 400})
+        assert {name: state.limit for name, state in (await desk.windows()).items()} == {
+            web.id: 150, named.id: 400, zoned.id: 1000}
+        begun = await desk.begin(rid, 1, 300)
+        assert (begun.code, begun.blocked, begun.free) == ("BUDGET", web.id, 50)
+        assert await desk.state(web.id) == (0, 100, 0)
+
     async def test_adjust(self, desk: Desk) -> None:
         """A correction counts once per id, up and down, with a record of its own."""
         ids = [make_rid(), make_rid()]
@@ -673,26 +685,43 @@ class TestRates:
     async def test_shared_limits(self, ledger: Store, org: str) -> None:
         """A backend's limits are taken by any org, all or nothing, and given back."""
         few, many = gcra("few", burst=2), gcra("many", burst=9)
-        codes = [(await ledger.take(org, (few, many))).code for _ in range(3)]
+        rids = [make_rid() for _ in range(3)]
+        codes = [(await ledger.take(org, rid, (few, many))).code for rid in rids]
         assert codes == ["OK", "OK", "LIMIT"]
-        refused = await ledger.take(org, (few, many))
+        refused = await ledger.take(org, rids[2], (few, many))
         assert (refused.blocked, 50_000 < refused.wait_ms <= 60_000) == ("few", True)
-        await ledger.give_back(org, (TrueUp.of(few, 0), TrueUp.of(many, 0)))
-        assert (await ledger.take(org, (few, many))).code == "OK"
-        assert [(await ledger.take(org, (many,))).code for _ in range(8)].count("OK") == 7  # 2 refused takes took none
-        assert (await ledger.take(org, ())).code == "OK"
+        await ledger.give_back(org, rids[0], (TrueUp.of(few, 0), TrueUp.of(many, 0)))
+        assert (await ledger.take(org, rids[2], (few, many))).code == "OK"
+        codes = [(await ledger.take(org, make_rid(), (many,))).code for _ in range(8)]
+        assert codes.count("OK") == 7  # 2 refused takes took none
+        assert (await ledger.take(org, make_rid(), ())).code == "OK"
 
+    async def test_shared_limits_know_requests(self, ledger: Store, org: str) -> None:
+        """A take and its correction count once, however often they are sent; a take that comes after its correction,
+        having lain in a socket, takes nothing."""
+        limit, rid = gcra("few", burst=2), make_rid()
+        assert [(await ledger.take(org, rid, (limit,))).code for _ in range(5)] == ["OK"] * 5
+        other = make_rid()
+        assert [(await ledger.take(org, one, (limit,))).code for one in (other, make_rid())] == ["OK", "LIMIT"]
+        for _ in range(3):
+            await ledger.give_back(org, rid, (TrueUp.of(limit, 0),))
+        assert [(await ledger.take(org, one, (limit,))).code for one in (rid, make_rid(), make_rid())] == [
+            "OK", "OK", "LIMIT"]
+        assert (await ledger.take(f"{org}-other", rid, (limit,))).code == "OK"
 
-    async def test_a_share_taken_twice_drains(self, ledger: Store, org: str) -> None:
-        """A take whose reply was lost, and which is repeated, costs one more share, which is gone after its own time."""
-        limit = gcra("quick", limit=10, burst=3, period=1000)  # a share in 100 ms
-        assert [(await ledger.take(org, (limit,))).code for _ in range(2)] == ["OK", "OK"]  # one request, asked twice
-        await ledger.give_back(org, (TrueUp.of(limit, 0),))  # what the request did not use
-        refused = [taken for taken in [await ledger.take(org, (limit,)) for _ in range(3)] if taken.code != "OK"]
-        assert len(refused) <= 1
-        assert all(0 < taken.wait_ms <= 100 for taken in refused)
-        await asyncio.sleep(0.45)
-        assert [(await ledger.take(org, (limit,))).code for _ in range(3)] == ["OK", "OK", "OK"]
+    async def test_shared_limits_forget_requests(self, monkeypatch: pytest.MonkeyPatch, ledger: Store, org: str) -> None:
+        """What is remembered of a request does not stay."""
+        for module in (memory_treasury, redis_treasury):
+            monkeypatch.setattr(module, "MARK_MS", 50)
+        limit, rid = gcra("few", burst=2), make_rid()
+        for _ in range(2):
+            assert (await ledger.take(org, rid, (limit,))).code == "OK"
+            await asyncio.sleep(0.1)
+        assert (await ledger.take(org, make_rid(), (limit,))).code == "LIMIT"
+        if isinstance(ledger, RedisTreasury):
+            assert await ledger.door.call(("EXISTS", f"{{be:{org}}}:m:{rid.hex()}")) == 0
+        else:
+            assert len(ledger._marks) == 1  # pyright: ignore
 
 
 class TestRollups:

@@ -71,7 +71,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("publish"), st.sampled_from(LIMITS)),
     st.tuples(st.just("adjust"), _few, st.sampled_from([-400, -50, 80, 900]), st.integers(0, 3)),
     st.tuples(st.just("note"), _few, st.integers(0, 2)),
-    st.tuples(st.just("take"), st.integers(0, 2), st.booleans()),
+    st.tuples(st.just("take"), _few, st.integers(0, 2), st.booleans()),
 )
 
 
@@ -108,10 +108,10 @@ async def perform(desk: Desk, rids: list[bytes], adjusts: list[bytes], operation
         case "note", request, rates:
             noted = await store.note(org, rids[request], admission(rids[request]), ROW, RATES[rates])
             return noted.code, noted.blocked
-        case "take", rates, back:
-            taken = await store.take(org, RATES[rates])
+        case "take", request, rates, back:
+            taken = await store.take(org, rids[request], RATES[rates])
             if back:
-                await store.give_back(org, tuple(TrueUp.of(limit, 0) for limit in RATES[rates]))
+                await store.give_back(org, rids[request], tuple(TrueUp.of(limit, 0) for limit in RATES[rates]))
             return taken.code, taken.blocked
         case _:
             return await store.sweep(org)

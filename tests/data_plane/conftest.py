@@ -190,7 +190,7 @@ def running(upstream: Upstream, extra: str = "", template: str = CONFIG):
 
 
 def _started(process: subprocess.Popen, log: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60  # as long as the gateway itself gives its parts
     while "Ctrl-C" not in log.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"the gateway did not start:\n{log.read_text()}")

@@ -211,7 +211,7 @@ def test_behind_a_failing_cloud(away: tuple[Plane, Box]) -> None:
     plane.upstream.always["cloud0"] = up.error(503, "cloud is down")
     answer = plane.chat("last")
     assert answer.status == 503
-    assert answer.json["error"]["message"] != "no backend could be reached; try again shortly"
+    assert not answer.json["error"]["message"].startswith("no backend could be reached")
     assert {seen.backend for seen in plane.upstream.seen} == {"cloud0"}
 
 
@@ -231,7 +231,8 @@ def test_alone(away: tuple[Plane, Box]) -> None:
     plane, _ = away
     start = time.monotonic()
     answer = plane.chat("alone")
-    assert (answer.status, answer.json["error"]["message"]) == (503, "no backend could be reached; try again shortly")
+    assert (answer.status, answer.json["error"]["message"]) == (
+        503, "no backend could be reached of box; try again shortly")
     assert time.monotonic() - start < 1
 
 

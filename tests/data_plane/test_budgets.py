@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import http.client
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
+from extproc.config import changed_at
 from extproc.ledger.redis_treasury import RedisTreasury
+from extproc.money.tables import decode
 from tests.data_plane import upstream as up
 from tests.data_plane.conftest import running
 
-TEAMS = ("web", "data", "free", "rate", "one", "tight", "burst", "shared", "soft")
+TEAMS = ("web", "data", "free", "rate", "one", "tight", "burst", "shared", "soft", "rich")
 CONFIG = """\
 listen: 127.0.0.1:{port}
 admin: 127.0.0.1:{admin}
@@ -28,13 +31,18 @@ backends:
   oa1: {{schema: openai, dialect: openai, base_url: "http://127.0.0.1:{up}/oa1/v1", api_key: sk-1, location: cloud,
          models: {{m: {{usd_per_million_input: 1000, usd_per_million_output: 1000}}}}}}
   an0: {{schema: anthropic, base_url: "http://127.0.0.1:{up}/an0", api_key: sk-a, location: cloud,
-         models: {{claude-x: {{usd_per_million_input: 1000, usd_per_million_output: 1000}}}}}}
+         models: {{claude-x: {{usd_per_million_input: 1000, usd_per_million_output: 1000, context: 20000,
+                             usd_per_thousand_searches: 10}},
+                  claude-y: {{usd_per_million_input: 2000, usd_per_million_output: 2000}}}}}}
+  oa2: {{schema: openai, dialect: openai, base_url: "http://127.0.0.1:{up}/oa2/v1", api_key: sk-2, location: cloud,
+         models: {{gpt-5: {{usd_per_million_input: 1000, usd_per_million_output: 1000, factors: {{priority: 2.5}}}}}}}}
   odd: {{schema: openai, dialect: openai, base_url: "http://127.0.0.1:{up}/odd/v1", api_key: sk-2, location: cloud}}
   lo0: {{schema: openai, dialect: compatible, base_url: "http://127.0.0.1:{up}/lo0/v1", location: local}}
 chains:
   cloud: [oa0/m]
   pair: [oa0/m, oa1/m]
   claude: [an0/claude-x]
+  tiers: [oa2/gpt-5]
   mixed: [oa0/m, lo0/q]
   local: [lo0/q]
   odd: [odd/m]
@@ -46,6 +54,7 @@ budgets:
   - {{for: {{team: tight}}, usd: 3, per: total}}
   - {{for: {{team: burst}}, usd: 30, per: total}}
   - {{for: {{team: soft}}, usd: 20, per: total}}
+  - {{for: {{team: rich}}, usd: 1000, per: total}}
 limits:
   - {{for: {{team: rate}}, requests: 10, per: minute, burst: 2}}
   - {{for: {{backend: oa1}}, requests: 60, per: hour, burst: 1, then: next}}
@@ -209,7 +218,76 @@ def test_a_stream_that_is_left_is_settled(plane):
     assert 0 < window.spent < 3_000_000_000
 
 
+def test_budgets_are_as_old_as_their_file(plane):
+    """A gateway that is started anew with an older file does not put its budgets in force over newer ones."""
+    plane.upstream.always["oa0"] = answer()
+    assert ask(plane, "web").status == 200
+
+    async def read():
+        ledger = RedisTreasury(plane.store)
+        try:
+            return (await ledger.table("default"))[1]
+        finally:
+            await ledger.close()
+
+    assert decode(asyncio.run(read())).generation == changed_at(plane.config)
+
+
 def test_stranger_is_refused(plane):
     """A key that nobody made gets a 401 in the client's shape."""
     got = plane.chat("cloud", headers={"authorization": "Bearer gw-nobody"})
     assert (got.status, got.json["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_searches_and_advisors_are_paid(plane):
+    """A search of the provider's has a fee, a model asked in between its own price; the number that was reserved is sent."""
+    usage = {"input_tokens": 1000, "output_tokens": 100, "server_tool_use": {"web_search_requests": 2}, "iterations": [
+        {"type": "message", "input_tokens": 1000, "output_tokens": 100},
+        {"type": "advisor_message", "model": "claude-y", "input_tokens": 10, "output_tokens": 5}]}
+    body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "stop_reason": "end_turn",
+            "content": [{"type": "text", "text": "ok"}], "usage": usage}
+    plane.upstream.always["an0"] = up.Script(
+        headers={"content-type": "application/json"}, chunks=[json.dumps(body).encode()])
+    told = plane.message("claude", headers={"authorization": f"Bearer {secret('rich')}"},
+                         tools=[{"type": "web_search_20260209", "name": "web_search"}])
+    assert told.status == 200, told.text
+    assert told.headers["x-extproc-cost-usd"] == "1.150000000"  # 1.1 and two searches of a cent and 15 tokens at 2,000
+    assert plane.upstream.seen[-1].json["tools"] == [
+        {"type": "web_search_20260209", "name": "web_search", "max_uses": 5}]
+    [attempt] = plane.record(told).attempts
+    assert (attempt.cost_nano_usd, attempt.web_searches) == (1_150_000_000, 2)
+    assert plane.record(told).delta_tokens == 1115
+
+
+@pytest.mark.parametrize(("tier", "cost"), [("priority", "2.750000000"), ("default", "1.100000000")])
+def test_the_tier_that_served_is_paid(plane, tier, cost):
+    """The provider's word on the tier decides the price, whatever was asked for; what was reserved covers the dearest."""
+    script = answer()
+    body = json.loads(script.chunks[0]) | {"service_tier": tier}
+    plane.upstream.always["oa2"] = replace(script, chunks=[json.dumps(body).encode()])
+    told = ask(plane, "rich", "tiers", service_tier="priority")
+    assert told.status == 200, told.text
+    assert told.headers["x-extproc-cost-usd"] == cost
+    record = plane.record(told)
+    assert record.attempts[0].service_tier == ("" if tier == "default" else tier)
+    assert record.unfunded_nano_usd == 0
+
+
+def test_an_aborted_request_that_reasons_out_of_sight(plane):
+    """A client that leaves while a model reasons unseen is charged the output that was paid for, not the little it saw."""
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-5",
+             "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
+    plane.upstream.always["oa2"] = up.Script(headers={"content-type": "text/event-stream"},
+                                             chunks=[f"data: {json.dumps(chunk)}\n\n".encode()], fault="hang")
+    connection = http.client.HTTPConnection("127.0.0.1", plane.port, timeout=10)
+    connection.request("POST", "/v1/chat/completions", json.dumps({
+        "model": "tiers", "stream": True, "max_completion_tokens": 4000, "messages": [{"role": "user", "content": "hi"}]}),
+        {"authorization": f"Bearer {secret('rich')}", "content-type": "application/json"})
+    response = connection.getresponse()
+    rid = response.getheader("x-extproc-request-id")
+    assert response.read(10)
+    connection.close()
+    [record] = [r for r in plane.records(rid, wait=10) if r.admission.request_id == rid]
+    assert record.attempts[0].tokens.output == 4000
+    assert record.delta_nano_usd >= 4000 * 1_000_000
+    assert record.unfunded_nano_usd == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.demo import tiny_qwen3
+from extproc.demo import llama_server, tiny_qwen3
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -39,16 +39,16 @@ def model(tmp_path_factory):
     return state
 
 
-def start(state: Path, log: Path) -> subprocess.Popen:
+def start(state: Path, log: Path, *program: str) -> subprocess.Popen:
     """Start `extproc up` with the demo backends."""
     with log.open("wb") as out:
-        return subprocess.Popen([sys.executable, "-m", "extproc.cli", "up", "--state", str(state)], stdout=out,
-                                stderr=out, env=ENVIRONMENT)
+        return subprocess.Popen([sys.executable, *(program or ("-m", "extproc.cli")), "up", "--state", str(state)],
+                                stdout=out, stderr=out, env=ENVIRONMENT)
 
 
 def screen(process: subprocess.Popen, log: Path) -> str:
     """Wait for the screen."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while "Ctrl-C" not in log.read_text():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
@@ -67,6 +67,7 @@ def ask(text: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_two_demo_gateways(model, tmp_path):
     """Two gateways of one folder do not collide: both show their screen, serve, and stop cleanly."""
     logs = [tmp_path / "a.log", tmp_path / "b.log"]
@@ -81,7 +82,7 @@ def test_two_demo_gateways(model, tmp_path):
                 assert "ANTHROPIC_BASE_URL=http://127.0.0.1:" in text
                 local = ask(text, b'{"model":"auto","messages":[{"role":"user","content":"hi"}]}')
                 assert (local[0], local[1].get("x-extproc-backend")) == (200, "demo-qwen"), local
-                assert b"local Qwen3 test model" in local[2]
+                assert llama_server.missing() or b"local Qwen3 test model" in local[2]
                 cloud = ask(text, b'{"model":"cloud","messages":[{"role":"user","content":"hello there, you"}]}')
                 assert (cloud[0], cloud[1]["x-extproc-backend"]) == (200, "demo-claude")
             assert re.search(r"OPENAI_BASE_URL=\S+", one)[0] != re.search(r"OPENAI_BASE_URL=\S+", two)[0]
@@ -94,6 +95,35 @@ def test_two_demo_gateways(model, tmp_path):
         assert first.wait(20) == 0, logs[0].read_text()[-3000:]
     assert len(children) >= 6
     assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def with_llama(change: str) -> tuple[str, str]:
+    """The arguments that run the command line in a Python where llama.cpp's server was changed."""
+    return "-c", f"from extproc.demo import llama_server as server; {change}; from extproc.cli import main; main()"
+
+
+def test_demo_without_the_library_of_llamacpp(tmp_path):
+    """Where llama.cpp cannot be loaded, a stand-in serves as the local model, and one line says what is missing."""
+    log = tmp_path / "up.log"
+    process = start(tmp_path, log, *with_llama("server.OPENMP = 'libnowhere.so.1'"))
+    try:
+        text = screen(process, log)
+        assert text.count("llama.cpp needs libnowhere.so.1: apt-get install libgomp1; until then a stand-in serves") == 1
+        status, headers, _ = ask(text, b'{"model":"local","messages":[{"role":"user","content":"hi"}]}')
+        assert (status, headers["x-extproc-backend"], headers["x-extproc-attempts"]) == (200, "demo-qwen", "1")
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0, log.read_text()[-3000:]
+
+
+def test_a_part_that_does_not_come_up(model, tmp_path):
+    """What ends again and again while the gateway starts ends the start, with its own last words."""
+    log = tmp_path / "up.log"
+    process = start(model, log, *with_llama(
+        "server.missing = lambda: ''; server.command = lambda *_: ['/bin/sh', '-c', 'echo the cat sits on it; exit 3']"))
+    assert process.wait(50) == 1
+    last = log.read_text().strip().split("\n")[-1]
+    assert last.startswith("extproc: demo-qwen does not stay up (the cat sits on it); see the logs in "), last
 
 
 def _parent(entry: Path) -> int:
@@ -145,7 +175,7 @@ def test_route(tmp_path):
 
 
 @pytest.mark.parametrize("args", [
-    ("up", "-c", "nope.yaml"), ("up", "--local-model", "nope.gguf"), ("serve", "-c", "nope.yaml"),
+    ("up", "-c", "nope.yaml"), ("up", "--local-model", "nope.gguf"), ("serve", "-c", "nope.yaml", "--sockets", "."),
 ])
 def test_start_errors_are_one_line(tmp_path, args):
     """What cannot start says why in one line."""
@@ -153,6 +183,19 @@ def test_start_errors_are_one_line(tmp_path, args):
     assert told.returncode == 1
     assert told.stderr.count("\n") == 1, told.stderr
     assert "nope" in told.stderr
+
+
+def test_unusable_folders_are_told(tmp_path):
+    """A state folder, or one for sockets, that cannot be used is named in one line, with the option to change it."""
+    taken, config = tmp_path / "taken", tmp_path / "g.yaml"
+    taken.write_text("")
+    config.write_text(GOOD)
+    told = run("up", "--state", str(taken))
+    assert told.stderr == f"extproc: {taken} cannot be used: File exists; name folders of your own with --state\n"
+    told = run("serve", "-c", str(config), "--state", str(tmp_path / "s"), "--sockets", str(taken / "below"))
+    assert told.stderr == (f"extproc: {taken}/below cannot be used: Not a directory; name folders of your own with "
+                           "--state and --sockets\n")
+    assert (told.returncode, told.stdout) == (1, "")
 
 
 def test_taken_address_is_told(tmp_path):

@@ -18,6 +18,7 @@ import pytest
 
 from extproc.demo import cloud, llama_server, tiny_qwen3
 from tests.free_ports import free_port
+from tests.real_llama import LACKS, needs_llama
 
 HELLO: dict[str, Any] = {"model": "m", "max_tokens": 64, "messages": [{"role": "user", "content": "hi"}]}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -85,6 +86,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def llama(model: Path) -> Iterator[str]:
+    if LACKS:
+        pytest.skip(LACKS)
     port = free_port()
     with running(llama_server.command(model, port, "tiny", "--threads", "1"), f"http://127.0.0.1:{port}/health"):
         yield f"http://127.0.0.1:{port}"
@@ -139,6 +142,7 @@ def test_slots_share_the_whole_context(llama: str) -> None:
         assert [slot["n_ctx"] for slot in json.load(answer)] == [tiny_qwen3.CONTEXT_LENGTH] * 2
 
 
+@needs_llama
 def test_tool_model_calls_the_tool(tmp_path: Path) -> None:
     """In tool mode llama.cpp parses the model's text into a tool call."""
     path, port = tmp_path / "tool.gguf", free_port()
@@ -152,6 +156,7 @@ def test_tool_model_calls_the_tool(tmp_path: Path) -> None:
     assert (function["name"], json.loads(function["arguments"])) == ("get_weather", {"city": "Paris"})
 
 
+@needs_llama
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_server_ends_cleanly_on_a_signal(model: Path, number: signal.Signals) -> None:
     """SIGTERM and SIGINT stop the server with exit status 0."""
@@ -188,6 +193,14 @@ def test_missing_wheel_names_the_extra(model: Path) -> None:
     hide = "import sys; sys.modules['xllamacpp'] = None; from extproc.demo.llama_server import main; main()"
     line = refusal([sys.executable, "-c", hide, str(model), "--port", "0", "--alias", "x"])
     assert line == "Error: serving a GGUF needs xllamacpp: pip install 'extproc[local]'"
+
+
+def test_missing_system_library_is_named(model: Path) -> None:
+    """Without the library that the wheel leaves to the system the error says which package has it."""
+    lacking = ("from extproc.demo import llama_server as server; server.OPENMP = 'libnowhere.so.1'; "
+               "server.main(prog_name='server')")
+    line = refusal([sys.executable, "-c", lacking, str(model), "--port", "0", "--alias", "x"])
+    assert line == "Error: llama.cpp needs libnowhere.so.1: apt-get install libgomp1"
 
 
 # --- the stand-in cloud ------------------------------------------------------------

@@ -9,6 +9,7 @@ from mistralai.client.errors import SDKError
 
 from tests.data_plane.providers.answers import MIDDLE, SPAN
 from tests.data_plane.providers.world import World, running_world
+from tests.real_llama import needs_llama
 
 BEFORE, AFTER = "def add(a, b):\n    ", "\n\nprint(add(1, 2))"
 GAP = {"prompt": BEFORE, "suffix": AFTER}
@@ -119,6 +120,7 @@ def test_without_a_suffix(world, sdk, model, stream):
     assert BEFORE.strip() in world.providers.seen[-1].body.decode().replace("\\n", "\n")
 
 
+@needs_llama
 @both_ways
 def test_real_llamacpp(world, sdk, stream):
     """A real llama.cpp takes the template of the model's family and the stop strings that belong to it."""
@@ -181,6 +183,7 @@ def test_no_embeddings(world, sdk, model):
     assert world.providers.seen == []
 
 
+@needs_llama
 def test_real_llamacpp_has_no_embeddings(world, sdk):
     """The error of a llama.cpp that was started without embeddings reaches the client as an error of its own."""
     with pytest.raises(openai.APIStatusError, match=r"(?i)embedding"):

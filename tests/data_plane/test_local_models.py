@@ -15,6 +15,7 @@ from extproc.demo import tiny_qwen3
 from tests.data_plane import upstream as up
 from tests.data_plane.providers.answers import TEXT
 from tests.data_plane.providers.world import LLAMA_CONTEXT, World, running_world
+from tests.real_llama import needs_llama
 
 LONG = "word " * 6000
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -88,7 +89,8 @@ both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stre
 
 @each_client
 @both_ways
-@pytest.mark.parametrize("chain", ["llama-first", "recognized-first", "vllm-first", "ollama-first"])
+@pytest.mark.parametrize("chain", [*(pytest.param(name, marks=needs_llama) for name in ("llama-first", "recognized-first")),
+                                   "vllm-first", "ollama-first"])
 def test_overlong_prompt_goes_to_the_next_backend(world, oai, ant, ask, stream, chain):
     """A prompt over a local server's context is answered by the next backend, in the client's own schema."""
     if chain == "ollama-first":  # our estimate was below its context, its own count was not
@@ -99,8 +101,8 @@ def test_overlong_prompt_goes_to_the_next_backend(world, oai, ant, ask, stream, 
 
 @each_client
 @both_ways
-@pytest.mark.parametrize("model", ["llama_tool/tool", "recognized/tool", "vllm/qwen3-coder", "ollama/qwen3:8b",
-                                   "ollama_chat/qwen3:8b"])
+@pytest.mark.parametrize("model", [*(pytest.param(name, marks=needs_llama) for name in ("llama_tool/tool", "recognized/tool")),
+                                   "vllm/qwen3-coder", "ollama/qwen3:8b", "ollama_chat/qwen3:8b"])
 def test_overlong_prompt_without_another_backend(world, oai, ant, ask, stream, model):
     """Without one the client gets its own API's context error, whatever words the server used."""
     kind = anthropic.BadRequestError if ask is message else openai.BadRequestError
@@ -114,6 +116,7 @@ def test_overlong_prompt_without_another_backend(world, oai, ant, ask, stream, m
         assert error["code"] == "context_length_exceeded"
 
 
+@needs_llama
 def test_a_recognized_server_is_not_asked_in_vain(world, oai):
     """The context of a server that told it is known: an overlong prompt is not sent there."""
     raw = oai.chat.completions.with_raw_response.create(
@@ -277,6 +280,7 @@ def test_failure_after_pings_is_an_error_of_the_stream(world, oai, ant):
 # ---------------------------------------------------------------- a real llama.cpp
 
 
+@needs_llama
 @both_ways
 def test_thinking_can_be_switched_off(world, oai, ant, stream):
     """All three clients have their own word for no thinking; the real server then does not think."""
@@ -291,6 +295,7 @@ def test_thinking_can_be_switched_off(world, oai, ant, stream):
     assert [item.type for item in found.output] == ["message"]
 
 
+@needs_llama
 def test_structured_answers_of_a_real_grammar(world, oai, ant):
     """A schema holds the real server's model to it, from each of the three APIs."""
     off = {"chat_template_kwargs": {"enable_thinking": False}}
@@ -305,6 +310,7 @@ def test_structured_answers_of_a_real_grammar(world, oai, ant):
         assert isinstance(found, Flag)
 
 
+@needs_llama
 def test_cut_by_the_limit(world, oai, ant):
     """The token limit is each API's own way of saying so."""
     hello = [{"role": "user", "content": "hi"}]

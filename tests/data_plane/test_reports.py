@@ -353,6 +353,12 @@ def test_list_is_cut(gateway: Path) -> None:
     told = run("keys", "list", "--team", "many", "--limit", "2", "-c", gateway)
     assert ("many 1" in told.stdout, "many 2" in told.stdout) == (True, False)
     assert "only the first 2 are shown" in told.stderr
+    for limit, names in ((2, ["many 0", "many 1"]), (3, ["many 0", "many 1", "many 2"])):
+        told = run("keys", "list", "--team", "many", "--limit", limit, "--format", "json", "-c", gateway)
+        assert [row["name"] for row in json.loads(told.stdout)["rows"]] == names
+        assert ("are shown" in told.stderr) == (limit == 2)
+        told = run("keys", "list", "--team", "many", "--limit", limit, "--format", "csv", "-c", gateway)
+        assert [line.partition(",")[0] for line in told.stdout.splitlines()] == ["name", *names]
 
 
 def test_config_only() -> None:

@@ -11,13 +11,13 @@ import pytest
 from extproc.demo import tiny_qwen3
 from tests.data_plane.providers.answers import CITY, SUNNY, TEXT, THOUGHT
 from tests.data_plane.providers.claude import SIGNATURE
-from tests.data_plane.providers.world import BY_NAME, REAL, ROWS, STAND_INS, Row, World, running_world
+from tests.data_plane.providers.world import BY_NAME, EACH, REAL, STAND_INS, Row, World, running_world
 
 WEATHER = {"name": "get_weather", "description": "The weather of a city.",
            "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
 HELLO = {"system": "Be brief.", "max_tokens": 3000, "messages": [{"role": "user", "content": "hi"}]}
 OLD = {"anthropic-version": "2023-06-01", "x-api-key": "any"}
-each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.dialect)
+each = pytest.mark.parametrize("row", EACH)
 each_stand_in = pytest.mark.parametrize("row", STAND_INS, ids=lambda row: row.dialect)
 both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 

@@ -10,13 +10,13 @@ import pytest
 
 from extproc.demo import tiny_qwen3
 from tests.data_plane.providers.answers import CITY, QUERY, SUNNY, TEXT, THOUGHT
-from tests.data_plane.providers.world import REAL, ROWS, STAND_INS, Row, World, running_world
+from tests.data_plane.providers.world import EACH, REAL, STAND_INS, Row, World, running_world
 
 WEATHER = {"type": "function", "name": "get_weather", "description": "The weather of a city.", "strict": False,
            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
 SQL = {"type": "custom", "name": "run_sql", "description": "Runs SQL.", "format": {"type": "text"}}
 HELLO = {"input": "hi", "instructions": "Be brief."}
-each = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.dialect)
+each = pytest.mark.parametrize("row", EACH)
 each_stand_in = pytest.mark.parametrize("row", STAND_INS, ids=lambda row: row.dialect)
 both_ways = pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 

@@ -216,7 +216,9 @@ def test_deny_keeps_what_ran(_upstream) -> None:
         _upstream.always["oa0"] = answer(pause=1.0)
         with ThreadPoolExecutor(6) as pool:
             running_ones = [pool.submit(one.ask) for _ in range(6)]
-            time.sleep(0.6)
+            deadline = time.monotonic() + 10
+            while len(_upstream.seen) < 6 and time.monotonic() < deadline:  # all are with the provider
+                time.sleep(0.01)
             one.store.kill()
             assert [f.result().status for f in running_ones] == [200] * 6
         assert one.ask().status == 503

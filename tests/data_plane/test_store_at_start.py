@@ -16,7 +16,6 @@ import pytest
 
 from extproc.ledger.access import WORKER
 from extproc.up import store as module
-from extproc.up.store import identity
 from tests.contract.ledger_servers import Server
 from tests.contract.secure_servers import ENCODED, PASSWORD, Secure, tell
 from tests.data_plane import upstream as up
@@ -231,21 +230,3 @@ def test_no_secret_is_in_a_command_line(_upstream, secure: Secure) -> None:
         assert all(secret not in plane.log.read_text() for secret in SECRETS)
         for log in (plane.state / "gateway-0" / "logs").iterdir():
             assert not any(secret in log.read_text(errors="replace") for secret in SECRETS), log.name
-
-
-@pytest.mark.parametrize(("one", "other"), [
-    ("redis://u:a@h:1/0", "redis://u:b@h:1/0"), ("rediss://:a/b?c@h:1?ca=x", "rediss://h:1?ca=y"),
-    ("redis+cluster://u:a@h:1,i:2", "redis+cluster://v:b@h:1,i:2"), ("unix://u:p@/s?db=1", "unix:///s?db=1"),
-])
-def test_a_new_password_is_no_new_store(one: str, other: str) -> None:
-    """What was seen in a store is remembered when its password, its user or its authorities change."""
-    assert identity(one) == identity(other)
-    assert not any(secret in identity(one) for secret in (":a@", "a/b", "u:"))
-
-
-@pytest.mark.parametrize(("one", "other"), [
-    ("redis://h:1/0", "redis://h:1/1"), ("unix:///s?db=1", "unix:///s?db=2"), ("redis://h:1", "redis://h:2"),
-])
-def test_stores_are_told_apart(one: str, other: str) -> None:
-    """Another place or database is another store."""
-    assert identity(one) != identity(other)

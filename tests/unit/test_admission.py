@@ -67,6 +67,19 @@ def bound(**fields: Any):
     return bound_of(CLIENTS["openai"].parse_request(raw), raw)
 
 
+def test_an_accent_spelled_in_two_characters_is_the_same() -> None:
+    """Keys of the store and tokens spell names in composed form; budgets, limits and keys of the file are read so, and a
+    project that a client names."""
+    rt = made("""
+budgets: [{for: {team: "Cafe\\u0301"}, usd: 10, per: month}]
+limits: [{for: {project: "Cafe\\u0301"}, requests: 60, per: minute}]
+""")
+    who = Identity("o", "Caf\u00e9", "Caf\u00e9")
+    table = table_of(rt.config.budgets, rt.config.limits, 1)
+    assert len(entries_for(table, who)) == 1
+    assert len(limits_for(rt.config.limits, who, 10)) == 1
+
+
 def test_budgets_of_an_identity() -> None:
     """A request counts against the budgets of its own team, user and org, each user apart."""
     config = made().config
@@ -147,7 +160,7 @@ def test_the_bound_covers_any_honest_bill(text: str, output: int) -> None:
     conversation = CLIENTS["openai"].parse_request(raw)
     limit = bound_of(conversation, raw)
     for backend in rt.chains["dear"].backends:
-        most = need(limit, backend, output)
+        most = need(limit, backend, output, rt.price_of)
         real = cost(Tokens(input=len(text.encode()) + 50, output=output), backend.price)
         assert real is not None
         assert real <= most.nano_usd
@@ -181,7 +194,7 @@ def test_several_choices_multiply_the_output() -> None:
     """n answers cost n times the output."""
     rt = made()
     gpt = rt.backends["gpt/g"]
-    one, two = need(bound(), gpt, 1000), need(bound(n=2), gpt, 1000)
+    one, two = need(bound(), gpt, 1000, rt.price_of), need(bound(n=2), gpt, 1000, rt.price_of)
     assert two.nano_usd - one.nano_usd >= 1000 * 10_000
 
 
@@ -226,11 +239,11 @@ def test_what_a_completion_asks_for_brings_nothing_in(fields: dict[str, Any]) ->
 
 def test_a_prediction_may_be_rejected() -> None:
     """The tokens of a rejected prediction are billed as output beside max_tokens: they are reserved too."""
-    gpt = made().backends["gpt/g"]
-    text = "the code " * 500
+    rt = made()
+    gpt, text = rt.backends["gpt/g"], "the code " * 500
     plain, guessed = bound(), bound(prediction={"type": "content", "content": text})
     assert guessed.predicted >= len(text)
-    more = need(guessed, gpt, 100).nano_usd - need(plain, gpt, 100).nano_usd
+    more = need(guessed, gpt, 100, rt.price_of).nano_usd - need(plain, gpt, 100, rt.price_of).nano_usd
     assert more >= len(text) * 10_000  # $10 per million
 
 
@@ -247,7 +260,7 @@ def test_more_than_can_be_counted(fields: dict[str, Any]) -> None:
         with pytest.raises(RequestError, match="more than can be counted"):
             plan_for(rt, WEB, rt.chains[chain], "m", limit, output_of(conversation), 10)
     with pytest.raises(RequestError):
-        option_of(limit, rt.chains["local"].backends, 1, conversation.max_tokens or 0)
+        option_of(limit, rt.chains["local"].backends, 1, conversation.max_tokens or 0, rt.price_of)
 
 
 @pytest.mark.parametrize(("schema", "fields", "output"), [

@@ -242,3 +242,18 @@ async def test_a_restart_does_not_fill_the_purse(spool: Spool, tmp_path: Path) -
     assert await spent(store) == (900, 0, 0)
     assert desk.dispatch(carried(ask=PURSE), begin(300), ROW, SOME)
     spool.close()
+
+
+async def test_a_restart_goes_on_with_the_latest_purse(tmp_path: Path) -> None:
+    """Files that were left before, by another gateway, do not hide what the worker that just died had dispatched."""
+    store, earlier = Away(), [Spool(tmp_path, "s") for _ in range(8)]
+    for file in earlier:
+        assert cashier(store, file).dispatch(carried(ask=PURSE), begin(1), ROW, SOME)
+        file.close()
+    dispatched = 0
+    for _ in range(5):
+        with contextlib.closing(Spool(tmp_path, "s")) as file:
+            desk = cashier(store, file)
+            await desk.delivery.inherit(file)
+            dispatched += desk.dispatch(carried(ask=PURSE), begin(400), ROW, SOME)
+    assert dispatched == 2

@@ -58,6 +58,7 @@ class TestParsed:
         assert (facts.org, facts.team, facts.user, facts.key, facts.project) == ("acme", "web", "alice", "ci", "p" * 64)
         own = msgspec.structs.replace(ALICE, project="own")
         assert known(headers={"x-extproc-project": "other"}, caller=own).signals.project == "own"
+        assert known(headers={"x-extproc-project": "Cafe\u0301"}).signals.project == "Caf\u00e9", "one spelling"
 
     def test_twice(self) -> None:
         """A field given twice is refused: a provider might read the other one."""

@@ -50,6 +50,10 @@ EXPECTED = [
     "bad_sha256.yaml:7: auth.keys[0].sha256: expected 64 hexadecimal digits, as printed by: extproc keys create",
     "bad_size.yaml:7: max_body: expected a size such as 512KiB, 32MiB",
     "bad_url.yaml:2: backends.gpt.base_url: expected http://HOST[:PORT][/PATH] or https://…",
+    "budget_holder_blank.yaml:7: budgets[0].for.team: expected printable characters, without blanks around them",
+    'budget_holder_empty.yaml:7: budgets[0].for.team: expected a name, or "*"',
+    "budget_spelled_twice.yaml:9: budgets[1]: another budget in usd per month of the same stands above",
+    "limit_unknown_backend.yaml:7: limits[0].for.backend: unknown backend gtp; allowed: gpt, qwen, *",
     "budget_twice.yaml:13: budgets[5]: another budget in usd per month of the same stands above",
     "chain_empty.yaml:6: chains.local: expected 1 to 6 entries, got 0",
     "chain_entry_twice.yaml:9: chains.local[2]: qwen/q is already in this chain",
@@ -269,3 +273,23 @@ def test_secret_file_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "key").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"t:2: backends.gpt.api_key: secret file key is not UTF-8 text"):
         parse(MINIMAL.replace("KEY", "file:key"), "t", tmp_path)
+
+
+def test_one_chain_needs_no_telling() -> None:
+    """Where there is one chain, whatever its name, the smart flow goes there; what is given stays."""
+    text = MINIMAL.partition("chains:")[0] + "chains: {main: [gpt/x]}\n"
+    smart = parse(text, "t", Path()).routing.smart
+    assert set(smart.targets().values()) == {"main"}
+    with pytest.raises(ConfigError) as caught:
+        parse(text + "routing: {smart: {complex: cloud}}\n", "t", Path())
+    assert [line.split(": ", 1)[1] for line in caught.value.lines] == [
+        "routing.smart.complex: unknown chain cloud; allowed: main"]
+
+
+def test_chains_of_other_names_are_told_what_the_smart_flow_wants() -> None:
+    """With several chains, none named as the smart flow assumes, the message says that it was an assumption."""
+    text = MINIMAL.partition("chains:")[0] + "chains: {one: [gpt/x], two: [gpt/y]}\n"
+    with pytest.raises(ConfigError) as caught:
+        parse(text + "routing: {smart: {latency_critical: one, cost_sensitive: two, simple: two}}\n", "t", Path())
+    assert [line.split(": ", 1)[1] for line in caught.value.lines] == [
+        "routing.smart.complex: is cloud unless it is given, and no chain has that name; allowed: one, two"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from extproc.core.attempt_stage import CUT_SLACK
+from extproc.core.cut import SLACK, shown
 from extproc.core.events import Closed
-from extproc.schemas import PROVIDERS
+from extproc.schemas import CLIENTS, PROVIDERS
 from extproc.tokens import counter
 from extproc.wire.sse import ServerSentEvent, SseDecoder
 from tests.recordings import Recording, recordings
-from tests.stage_kit import Attempt, anthropic_stream
+from tests.stage_kit import Attempt, anthropic_stream, openai_stream, runtime
 
 SCHEMA = PROVIDERS["anthropic"]
 STREAMS = [one for one in recordings("anthropic") if one.is_stream and one.status == 200]
@@ -69,7 +70,7 @@ def test_a_recorded_stream_that_is_cut_at_its_end(recording: Recording) -> None:
     seen = sum(SCHEMA.text_bytes(one) for one in SseDecoder().feed(recording.body))
     estimate = counter(recording.request["model"]).estimate_bytes(seen)
     assert 0.6 * truth <= estimate <= 2.5 * truth
-    assert 0.7 * truth <= estimate + CUT_SLACK <= 2.5 * truth
+    assert 0.7 * truth <= estimate + SLACK <= 2.5 * truth
     end = passed(recording).end
     assert end.outcome == "estimated"
     assert end.tokens.output is not None
@@ -89,4 +90,47 @@ def test_large_deltas_are_charged() -> None:
     attempt.hear(Closed())
     exact = counter("c").text(text * 5)
     assert attempt.end.tokens.output is not None
-    assert 0.7 * exact <= attempt.end.tokens.output <= 2 * exact + CUT_SLACK
+    assert 0.7 * exact <= attempt.end.tokens.output <= 2 * exact + SLACK
+
+
+def cut(model: str = "gpt-5-mini", paid: int = 5000, **fields: Any) -> int:
+    """The output that a cut answer of this model is charged, where so much was paid for."""
+    known = {"on_cut": fields.pop("on_cut")} if "on_cut" in fields else {}
+    yaml = f"""\
+backends:
+  oa: {{schema: openai, base_url: "http://127.0.0.1:1", location: cloud, models: {{{model}: {json.dumps(known)}}}}}
+chains: {{cloud: [oa/{model}], local: [oa/{model}]}}
+"""
+    attempt = Attempt("openai", f"oa/{model}", rt=runtime("", yaml), granted=paid, **fields)
+    attempt.dispatched().answered().fed([openai_stream("Hello there", done=False, usage=False)], end=False)
+    attempt.hear(Closed())
+    assert attempt.end.tokens.output is not None
+    return attempt.end.tokens.output
+
+
+@pytest.mark.parametrize(("output", "full"), [
+    (cut(), True), (cut(reasoning="off"), False), (cut("gpt-4.1"), False), (cut("qwen3-coder"), False),
+    (cut("gpt-4.1", reasoning="omitted"), True), (cut(on_cut="seen"), False), (cut("gpt-4.1", on_cut="full"), True),
+])
+def test_reasoning_that_is_not_shown(output: int, full: bool) -> None:
+    """A model that hides its reasoning is charged all the output that was paid for, unless none was asked for or the
+    configuration says otherwise; others are charged what has passed."""
+    assert (output == 5000) is full
+    assert full or output < 2 * SLACK
+
+
+def test_without_a_budget_nothing_is_paid_for() -> None:
+    """What no budget paid for is charged as it was seen."""
+    assert cut(paid=0) < 2 * SLACK
+
+
+@pytest.mark.parametrize(("schema", "fields", "said"), [
+    ("openai", {}, ""), ("openai", {"reasoning_effort": "none"}, "off"), ("openai", {"reasoning_effort": "low"}, ""),
+    ("anthropic", {"thinking": {"type": "disabled"}}, "off"),
+    ("anthropic", {"thinking": {"type": "adaptive", "display": "omitted"}}, "omitted"),
+    ("anthropic", {"thinking": {"type": "adaptive", "display": "summarized"}}, ""),
+])
+def test_what_a_request_says_of_its_reasoning(schema: str, fields: dict[str, Any], said: str) -> None:
+    """Whether reasoning is asked for, and whether it is to be shown, is taken from the request."""
+    raw = json.dumps({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], **fields})
+    assert shown(CLIENTS[schema].parse_request(raw.encode())) == said

@@ -234,8 +234,10 @@ async def test_the_key_is_sent() -> None:
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The real server with the tiny model that this project builds."""
-    if importlib.util.find_spec("xllamacpp") is None or importlib.util.find_spec("gguf") is None:
-        pytest.skip("the real server needs the local and demo extras")
+    if lacks := llama_server.missing():
+        pytest.skip(lacks)
+    if importlib.util.find_spec("gguf") is None:
+        pytest.skip("the tiny model needs the demo extra")
     from extproc.demo import tiny_qwen3
 
     model = tiny_qwen3.ensure(Path(tmp_path_factory.mktemp("detect")) / "chat.gguf")

@@ -11,7 +11,7 @@ from extproc.config import parse
 from extproc.runtime import Runtime
 
 ROOT = Path(__file__).parent.parent.parent
-ENVIRONMENT = {"ANTHROPIC_API_KEY": "k"}
+ENVIRONMENT = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
 BACKENDS = """
 backends:
   claude: {dialect: anthropic, base_url: "https://api.anthropic.com", api_key: k, location: cloud}

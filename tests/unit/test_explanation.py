@@ -270,6 +270,16 @@ def test_what_is_no_request(config: Path, raw: bytes) -> None:
     assert run("route", "-c", config, "-", code=1, input=raw).stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("args", "line"), [
+    (("hi", "-H", "x-extproc-cost"), "extproc: -H x-extproc-cost: expected NAME: VALUE\n"),
+    (("hi", "-H", ": batch"), "extproc: -H : batch: expected NAME: VALUE\n"),
+    (("nowhere/request.json",), "extproc: nowhere/request.json: no such file\n"),
+])
+def test_typing_errors_of_route(config: Path, args: tuple[str, ...], line: str) -> None:
+    """A header without a value, and a file that is not there, are told; neither is passed over or read as a prompt."""
+    assert run("route", "-c", config, *args, code=1).stderr == line
+
+
 @pytest.fixture(scope="module")
 def store() -> Iterator[Server]:
     own = Server("valkey")

@@ -244,6 +244,13 @@ class TestErrors:
         assert len(problem.message) <= 500
         assert "abcdef" not in problem.message
 
+    @pytest.mark.parametrize(("param", "code"), [
+        ("model", "model_not_found"), (None, "model_not_found"), ("path", None), ("request_id", None)])
+    def test_what_is_not_found(self, param: str | None, code: str | None) -> None:
+        """A model that is not there is called so; a path or a request that is not there is no missing model."""
+        body = json.loads(SCHEMA.render_error(Problem("not_found", "no", param), "r1"))
+        assert (body["error"]["param"], body["error"]["code"]) == (param, code)
+
     def test_writing(self) -> None:
         """Type and code as OpenAI's clients know them; in a stream as a data event."""
         problem = Problem("authentication", 'no "key"')

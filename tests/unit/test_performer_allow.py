@@ -17,6 +17,7 @@ from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.memory_treasury import MemoryTreasury
 from extproc.ledger.spool import Spool
 from extproc.money.amounts import Need, Option
+from extproc.pb import usage_pb2 as pb
 from extproc.server import performer
 from extproc.server.performer import Performer, Runtimes, new_id
 from extproc.server.treasurer import Treasurer
@@ -162,3 +163,41 @@ async def test_a_stream_that_is_over_dispatches_nothing(spool: Spool, apart: boo
 async def test_who_has_a_purse(spool: Spool, extra: str, plan: Plan | None, code: str) -> None:
     """Without a purse, or without money at stake, the stage decides by the configuration alone."""
     assert (await reserve(performer_of(Away(), spool, extra), plan)).code == code
+
+
+@pytest.mark.parametrize("reserved", [True, False])
+@pytest.mark.parametrize("dies", [True, False])
+async def test_an_attempt_without_budgets_is_recorded(tmp_path: Path, reserved: bool, dies: bool) -> None:
+    """Where nothing bounds what goes on without the store it is written down all the same: an attempt whose worker dies
+    has a record, of unknown cost; one that ends is recorded once, as it ended."""
+    store, spool = Away(), Spool(tmp_path, "s")
+    made = performer_of(store, spool, "")
+    stream: Any = Stream(new_id(), reserved=reserved)
+    made.perform(ev.Begin(1, "gpt", "g"), stream, stream)
+    assert len(spool) == int(not reserved), "before anything can be sent"
+    await stream.done()
+    assert [event.code for event in stream.heard] == (["unavailable"] if reserved else [])
+    assert len(spool) == 1
+    if not dies:
+        await end(made, stream, begun=False)
+    spool.close()
+    store.away = False
+    later = Spool(tmp_path, "s")
+    await performer_of(store, later, "").cashier.delivery.replay(later)
+    [record] = await store.records("o")
+    [attempt] = record.attempts
+    assert (attempt.number, attempt.backend, attempt.outcome, attempt.HasField("cost_nano_usd"), record.delta_nano_usd) == (
+        (1, "gpt", pb.Attempt.EXPIRED, False, 0) if dies else (1, "gpt", pb.Attempt.EXACT, True, 70))
+    assert record.admission.request_id == stream.rid
+    assert len(later) == 0
+    later.close()
+
+
+async def test_nothing_is_written_down_while_the_store_answers(spool: Spool) -> None:
+    """The usual way costs no disk."""
+    store = Away()
+    store.away = False
+    stream: Any = Stream(new_id())
+    assert await store.reserve("o", bytes.fromhex(stream.rid), b"") == "OK"
+    assert await begin(performer_of(store, spool, ""), stream, None) == "OK"
+    assert len(spool) == 0

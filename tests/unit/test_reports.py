@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from extproc.core.pricing import Price, Rate, per_million
 from extproc.money.amounts import Audit, Unit, WindowState
@@ -19,6 +20,7 @@ from extproc.money.tables import END_OF_TIME_MS, Entry
 from extproc.money.tables import Table as BudgetTable
 from extproc.pb import usage_pb2 as pb
 from extproc.reports import budgets, spending, tables
+from extproc.reports.fitting import broken
 from extproc.reports.periods import Period, PeriodRefused, day_of, length_ms, period, remaining
 from extproc.reports.sections import sections
 from extproc.reports.spending import Report, admitted_ms, charges
@@ -112,15 +114,62 @@ class TestForms:
         assert [line.split() for line in text.splitlines()] == [["all", "of", "it", "$1.00"], ["n", "12,345"]]
 
     def test_too_narrow(self) -> None:
-        """Where a terminal is too narrow for its numbers, lines are longer than it, and no digit is lost."""
+        """Where a terminal is too narrow for its numbers, columns go below each other, and no digit is lost."""
         columns = tuple(Column(f"long heading {number}", "usd") for number in range(9))
         text = as_text(Table(columns, [(123_456_789_123_456,) * 9]), 60)
         assert text.count("$123,456.789123456") == 9
+        assert max(map(len, text.splitlines())) <= 60
+
+    def test_blocks_repeat_what_they_are_of(self) -> None:
+        """In a narrow terminal ids and words of headings are whole, each block begins with the first column, and a
+        column that is empty in every row gives way."""
+        columns = (Column("request_id"), Column("key"), Column("model"), *(Column(f"attempts {n}", "count") for n in "abcdef"))
+        text = as_text(Table(columns, [("01a22b69d33e7396877dcaa8a01b791e", "", "claude-sonnet-5", 1, 2, 3, 4, 5, 6)]), 80)
+        blocks = text.split("\n\n")
+        assert len(blocks) > 1
+        assert all("01a22b69d33e7396877dcaa8a01b791e" in block for block in blocks)
+        assert text.count("01a22b69d33e7396877dcaa8a01b791e") == len(blocks)
+        assert text.count("attempts") == 6
+        assert " key" not in text
+        assert max(map(len, text.splitlines())) <= 80
+
+    def test_wide_enough(self) -> None:
+        """A table that fits its terminal looks as it does in a file."""
+        assert as_text(self.TABLE, 200) == as_text(self.TABLE)
+
+    @given(st.text(max_size=60), st.integers(2, 30))
+    def test_broken_names_lose_nothing(self, name: str, width: int) -> None:
+        """Lines of a broken name are within the width; together they have every sign that is no blank."""
+        name = tables.printable(name)
+        lines = broken(name, width).split("\n")
+        assert max(map(cell_len, lines)) <= width
+        assert "".join("".join(lines).split()) == "".join(name.split())
+
+    def test_broken_at_joints(self) -> None:
+        """A name is broken where it has a joint."""
+        assert broken("demo-claude/claude-sonnet-5", 14).split("\n") == ["demo-claude/", "claude-sonnet-", "5"]
 
     def test_without(self) -> None:
         """A column can be left out, of the sum as well."""
         found = tables.without(Table((Column("a"), Column("b")), [("1", "2")], ("3", "4")), "a")
         assert (found.columns, found.rows, found.total) == ((Column("b"),), [("2",)], ("4",))
+
+    @pytest.mark.parametrize("sizes", [[], [0], [1], [2], [0, 1, 0, 2, 3], [3, 0]])
+    def test_pages(self, sizes: list[int]) -> None:
+        """Written page by page, a table is as it is in one piece, and each page is written before the next one comes."""
+        rows = [("a\u2028\n\"b", number, ("x", "y")) for number in range(sum(sizes))]
+        columns = (Column("a"), Column("n", "count"), Column("c", "list"))
+        whole, written = Table(columns, rows), dict[str, list[str]]()
+        for form in ("csv", "json"):
+            pages = tables.Pages(form, written.setdefault(form, []).append)
+            pages.add(Table(columns, []))
+            for number, size in enumerate(sizes):
+                start = sum(sizes[:number])
+                pages.add(Table(columns, rows[start : start + size]))
+                assert len(written[form]) == number + 2
+            pages.close()
+        assert "".join(written["csv"]) == tables.as_csv(whole)
+        assert "".join(written["json"]) == tables.as_json(whole)
 
     def test_narrow_text(self) -> None:
         """In a narrow terminal names are folded, numbers are whole."""

@@ -163,9 +163,9 @@ def test_unknown_model() -> None:
 @pytest.mark.parametrize("how", [{"model": "smart"}, {"path": "smart"}, {"headers": {"x-extproc-route": "smart"}}])
 def test_smart_without_its_chains(how: dict[str, Any]) -> None:
     """A file without the smart flow's chains refuses smart requests in words."""
-    base = CONFIG.replace("models: {auto: smart, ", "models: {auto: cloud, ").replace("  local: [qwen/q]\n", "")
+    base = CONFIG.replace("models: {auto: smart, ", "models: {auto: cloud, ").replace("  local: [qwen/q]", "  own: [qwen/q]")
     with pytest.raises(RequestError, match="smart routing is not configured: there is no chain local"):
-        choose(runtime(base=base.replace("exact: local", "exact: cloud")), **how)
+        choose(runtime(base=base.replace("exact: local", "exact: own")), **how)
 
 
 def test_no_local_chain() -> None:

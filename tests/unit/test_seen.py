@@ -38,10 +38,45 @@ def test_marks_are_written_now_and_then(tmp_path: Path, monkeypatch: pytest.Monk
         one.note("o", Mark(10, number))
     assert len(path.read_text().splitlines()) == 1
     assert one.last("o") == Mark(10, 99)
+    one.write(now=True)
+    assert Seen(path).last("o") == Mark(10, 99)
     monkeypatch.setattr(module, "WRITE_EVERY", -1.0)
-    one._written.clear()
-    one.note("o", Mark(11, 0))
-    assert Seen(path).last("o") == Mark(11, 0)
+    one._write_at = 0.0
+    for org in ("o", "p"):
+        one.note(org, Mark(11, 0))
+    assert [Seen(path).last(org) for org in ("o", "p")] == [Mark(11, 0)] * 2
+
+
+def test_what_one_worker_finds_lost_is_lost_for_all(tmp_path: Path) -> None:
+    """Marks that others write afterwards do not hide it, nor does a restart; a repair ends it."""
+    path = tmp_path / "seen"
+    one, two = Seen(path), Seen(path)
+    one.note("o", Mark(10, 2))
+    one.note_lost("o", Mark(10, 2))
+    two._write_at = 0.0
+    two.note("o", Mark(12, 0))
+    one.refresh()
+    two.refresh()
+    assert [worker.lost("o") for worker in (one, two, Seen(path))] == [Mark(10, 2)] * 3
+    assert two.last("o") == Mark(12, 0)
+    two.note_again("o", Mark(3, 0))
+    one.refresh()
+    assert [(worker.lost("o"), worker.last("o")) for worker in (one, two, Seen(path))] == [(None, Mark(3, 0))] * 3
+
+
+def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    """A reader that comes amid a write takes what is whole, and the rest next time."""
+    path = tmp_path / "seen"
+    one, (line, _) = Seen(path), ('["o",[10,0,4],false,false]', path.touch())
+    for at in range(len(line)):
+        with path.open("a") as file:
+            file.write(line[at])
+        one.refresh()
+        assert one.last("o") == Mark()
+    with path.open("a") as file:
+        file.write("\nnext")
+    one.refresh()
+    assert (one.last("o"), one.had_table("next")) == (Mark(10, 0, 4), False)
 
 
 def test_after_a_repair_the_store_counts(tmp_path: Path) -> None:
@@ -68,6 +103,13 @@ def test_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert path.stat().st_size < 2100
     again = Seen(path)
     assert (again.had_table("o"), again.last("o")) == (True, Mark(999))
+    reader = Seen(path)
+    one.note_lost("o", Mark(500))
+    for number in range(1000, 2000):
+        one.note("p", Mark(number, 0))
+        reader.refresh()
+    assert path.stat().st_size < 2100
+    assert [(worker.lost("o"), worker.last("p")) for worker in (reader, Seen(path))] == [(Mark(500), Mark(1999))] * 2
 
 
 def test_without_a_file() -> None:

@@ -14,7 +14,7 @@ import pytest
 from extproc.ledger import spool as module
 from extproc.ledger.base import RollupRow, Settlement
 from extproc.ledger.frames import MARK, OVERHEAD, frame, scan
-from extproc.ledger.spool import SUFFIX, Entry, Segment, Spool, SpoolFull, SpoolUnusable, place_of, waiting
+from extproc.ledger.spool import SUFFIX, Entry, Segment, Spool, SpoolFull, SpoolUnusable, waiting
 from extproc.money.amounts import Account, Budget, TrueUp, Unit
 
 ROW = RollupRow("2026-11-23", "core", "search", "änn", "k1", "qwen3", "local")
@@ -156,17 +156,6 @@ def test_another_stores_files_are_left_alone(tmp_path: Path) -> None:
     one.close()
     assert left(tmp_path) == []
     assert len(files(tmp_path)) == 1
-
-
-@pytest.mark.parametrize(("url", "place"), [
-    ("redis://me:secret@here:6379/0?x=1", "redis://here:6379/0"), ("redis://here:6379/0", "redis://here:6379/0"),
-    ("rediss://u:a/b?c@d@here:6380/1?ca=x.pem", "rediss://here:6380/1"),
-    ("unix:///run/redis.sock?db=2", "unix:///run/redis.sock"),
-    ("redis+cluster://:p@a:1,b:2", "redis+cluster://a:1,b:2"),
-])
-def test_a_store_is_told_by_its_address(url: str, place: str) -> None:
-    """A new password does not make it another store."""
-    assert place_of(url) == place
 
 
 def test_a_file_cut_at_every_byte(tmp_path: Path) -> None:

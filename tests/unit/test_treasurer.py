@@ -94,10 +94,11 @@ class Restored(MemoryTreasury):
     def __init__(self) -> None:
         super().__init__(lambda: NOW)
         self.has, self.behind = Mark(NOW + 1, 0, 10), 1
+        self.missing: Mark | None = None
 
     async def standing(self, org: str, seen: Mark) -> tuple[Mark, bool]:
         """How far it is."""
-        return self.has, self.has < seen
+        return self.has, self.has < seen or seen == self.missing
 
     @property
     def connections(self) -> int:
@@ -120,6 +121,41 @@ async def test_a_store_that_went_back_is_refused_until_it_is_made_anew(tmp_path:
     store.book("o").epoch = 0
     assert (await store.publish("o", encode(one._own), 0, {})).epoch > NOW + 1
     assert [await code(one), await code(treasurer(store, limit=9, seen=seen))] == ["OK", "OK"]
+
+
+async def test_what_this_worker_recorded_last_counts(tmp_path: Path) -> None:
+    """A record that a call of this worker added since its last look is missed on the next connection, whatever the store
+    has got meanwhile; what is recorded there before the look does not hide it."""
+    store = Restored()
+    one = treasurer(store, limit=9, seen=tmp_path / "seen")
+    assert await code(one) == "OK"
+    assert store.on_recorded is not None
+    store.on_recorded("o", Mark(NOW + 2, 7))
+    store.behind = 2
+    store.on_recorded("o", Mark(NOW + 1, 1))
+    assert await code(one) == "EMPTY"
+    one.remember(now=True)
+    assert await code(treasurer(store, limit=9, seen=tmp_path / "seen")) == "EMPTY"
+
+
+async def test_the_loss_that_one_worker_finds_is_one_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker that had seen less, and records on, does not hide it: it refuses as well."""
+    monkeypatch.setattr(module, "LOOK_EVERY", 0.0)
+    store = Restored()
+    one, two = (treasurer(store, limit=9, seen=tmp_path / "seen") for _ in range(2))
+    assert [await code(one), await code(two)] == ["OK", "OK"]
+    assert store.on_recorded is not None
+    two._seen._write_at = float("inf")  # it has not come to write that down
+    two._seen.note("o", Mark(NOW + 3, 0, 12))
+    store.has, store.behind = Mark(NOW + 2, 0, 11), 2
+    assert await code(one) == "OK", "it knows of nothing that is gone"
+    store.has = Mark(NOW + 9, 0, 15)
+    store.missing = Mark(NOW + 3, 0, 12)
+    one._seen.note("o", store.has)
+    one.remember(now=True)
+    assert await code(two) == "EMPTY"
+    assert [await code(one), await code(treasurer(store, limit=9, seen=tmp_path / "seen"))] == ["EMPTY", "EMPTY"]
 
 
 async def test_a_fail_over_may_lose_the_last_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ import asyncio
 import os
 from pathlib import Path
 
-from extproc.server.worker import _watch_ended, changed_at
+from extproc.config import changed_at
+from extproc.server.worker import _watch_ended
 
 
 async def test_a_failed_watch_ends_the_worker() -> None:

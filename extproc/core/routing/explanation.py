@@ -149,6 +149,10 @@ def explain(runtime: Runtime, path: str, headers: Mapping[str, str], body: bytes
 # ---------------------------------------------------------------------------------------- in words
 
 
+LABEL = 12
+"""Columns of the text form before what a line says."""
+
+
 def text(found: Explanation) -> str:
     """The explanation as aligned lines; what did not take part is left out."""
     head: list[tuple[str, str]] = [
@@ -170,7 +174,7 @@ def text(found: Explanation) -> str:
     rows += [("dropped", f"{one.backend}: {one.dropped}") for one in found.candidates if one.dropped]
     rows += [("otherwise", line) for line in found.counterfactual]
     rows.append(("facts", _pairs(found.facts)))
-    return "\n".join(f"{name:<11} {_printable(said)}" for name, said in rows if said)
+    return "\n".join(f"{name:<{LABEL - 1}} {_printable(said)}" for name, said in rows if said)
 
 
 def _time(at: int) -> str:

@@ -24,6 +24,8 @@ local function signed(tag, n)
   return string.char(tag, low + 128) .. varint(math.floor(n / 64))
 end
 
+local recorded = '' -- the id of the record that this call appended
+
 -- Appends a serialized UsageRecord {state, admission, attempts, delta n$, delta tokens, unfunded, budgets, option, granted}.
 local function append(log, state, admission, blobs, delta, tokens, unfunded, budgets, option, granted)
   local parts = {field(0x0A, state), field(0x12, admission)}
@@ -34,7 +36,7 @@ local function append(log, state, admission, blobs, delta, tokens, unfunded, bud
   for i = 1, #budgets, 3 do parts[#parts + 1] = field(0x3A, budgets[i]) end
   parts[#parts + 1] = number(0x40, option)
   parts[#parts + 1] = number(0x48, granted)
-  redis.call('XADD', log, '*', 'r', table.concat(parts))
+  recorded = redis.call('XADD', log, '*', 'r', table.concat(parts))
 end
 
 -- Attempt blobs in the order of their numbers.

@@ -1,7 +1,7 @@
 -- KEYS: reservation, leases, tombstones, log, row, rows of the day, row `other`, list of windows, limits, windows.
 -- ARGV: rid, attempt, blob, final (0 or 1), admission of an orphan, cost ('' = unknown), input, output, rows a day at
 -- most, row id, seconds to keep the row, account, then the row's dimensions. The account is '' (the reply is a bare code)
--- or packed {budgets, true-ups} (the reply is a packed Ended).
+-- or packed {budgets, true-ups} (the reply is a packed Ended and the id of the record, '' where none was appended).
 local rid, n, blob, cost = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[6])
 local used = tonumber(ARGV[7]) + tonumber(ARGV[8])
 local account = ARGV[12] ~= '' and cmsgpack.unpack(ARGV[12]) or nil
@@ -20,7 +20,7 @@ local function bump(requests, change)
 end
 
 local function reply(code)
-  return account and cmsgpack.pack({code, unfunded, crossed}) or code
+  return account and cmsgpack.pack({code, unfunded, crossed, recorded}) or code
 end
 
 -- The reservation was lost or never made: charged with nothing held, to the windows that the caller names. The tombstone of

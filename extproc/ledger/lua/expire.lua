@@ -1,13 +1,13 @@
 -- KEYS: reservation, leases, tombstones, log, then what the reply asked for: rows of the attempts, windows.
--- ARGV: rid. Replies {code, crossed soft limits as {window, percent} …}, or {'KEYS', …}: repeat with these keys declared,
+-- ARGV: rid. Replies {code, crossed soft limits as {window, percent} …, id of the record if any}, or {'KEYS', …}: repeat with these keys declared,
 -- nothing was written.
 local record = load(KEYS[1])
 if not record or record[STATE] ~= RESERVED then
   redis.call('ZREM', KEYS[2], ARGV[1])
-  return {'DUP', {}}
+  return {'DUP', {}, ''}
 end
 local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])
-if lease and tonumber(lease) > now then return {'LIVE', {}} end -- a renewal came between
+if lease and tonumber(lease) > now then return {'LIVE', {}, ''} end -- a renewal came between
 
 local open, names = record[ATTEMPTS], {}
 if record[ROW] ~= '' then names[1] = record[ROW] end
@@ -37,4 +37,4 @@ else -- kept, so that the truth can still correct each open attempt
   redis.call('SET', KEYS[1], cmsgpack.pack(record), 'PXAT', int(math.max(now, made(ARGV[1])) + HORIZON))
   redis.call('ZREM', KEYS[2], ARGV[1])
 end
-return {'DONE', crossed}
+return {'DONE', crossed, recorded}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anthropic
 import openai
+import pytest
 
 from extproc.demo import llama_server, tiny_qwen3
 from tests.data_plane.conftest import Plane, running
@@ -21,6 +22,7 @@ from tests.data_plane.providers.locals import Compatible, Ollama, Vllm
 from tests.data_plane.providers.openai import OpenAI
 from tests.data_plane.providers.server import Providers
 from tests.free_ports import free_port
+from tests.real_llama import LACKS, needs_llama
 
 LLAMA_CONTEXT = 2048
 MODELS = Path(__file__).parents[3] / ".extproc" / "models"
@@ -61,6 +63,8 @@ ROWS = (
 BY_NAME = {row.dialect: row for row in ROWS}
 REAL = ("llamacpp",)
 STAND_INS = tuple(row for row in ROWS if row.dialect not in REAL)
+EACH = [pytest.param(row, id=row.dialect, marks=[needs_llama] if row.dialect in REAL else []) for row in ROWS]
+"""All rows as parameters of a test."""
 
 CONFIG = """\
 listen: 127.0.0.1:{port}
@@ -139,7 +143,7 @@ def running_world(*, llama: bool = True) -> Iterator[World]:
     """Start everything on ports of its own; end exactly what was started."""
     with contextlib.ExitStack() as stack:
         ports = {"llama": free_port(), "llama_tool": free_port()}
-        if llama:
+        if llama and not LACKS:
             for name, path, *options in (("llama", chat_model()), ("llama_tool", tool_model(), "--no-think", "--ctx",
                                                                      str(LLAMA_CONTEXT))):
                 alias = "tiny" if name == "llama" else "tool"
