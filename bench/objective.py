@@ -175,7 +175,7 @@ def dollars_table() -> None:
     """Print how much of 10 $ a day is used."""
     print("\nUsed of 10 $ a day; 6,000 requests that would cost 80 $\n")
     print("| days | workers | used of each day | sent |\n|---|---:|---|---|")
-    plans = [["office"] * 3, ["steady"] * 3, ["evening"] * 3, ["morning"] * 3, ["one hour"] * 3,
+    plans = [["office"] * 3, ["steady"] * 3, ["evening"] * 3, ["morning"] * 3, ["one hour"] * 3, ["office", "one hour"],
              ["office", "evening", "office", "morning", "one hour", "steady"]]
     for plan in plans:
         for workers in (1, 4):

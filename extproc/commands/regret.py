@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from extproc.core.routing.learning import Learned
     from extproc.ledger.redis_treasury import RedisTreasury
     from extproc.ledger.tallies import Tallies
+    from extproc.reports.regret import Values
 
 _EPOCH = date(1970, 1, 1)
 
@@ -26,7 +27,7 @@ _EPOCH = date(1970, 1, 1)
               help="A day (UTC) such as 2026-11-01, or 7d or 4w up to --until.")
 @click.option("--until", help="The last day (UTC); default: today.")
 @click.option("--value", type=click.FloatRange(0, 1e6),
-              help="What a success is worth in dollars; default: that of routing.smart.")
+              help="What a success is worth in dollars; default: what routing.smart says.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table",
               show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write into this file.")
@@ -39,7 +40,7 @@ def regret(since: str, until: str | None, value: float | None, form: str, output
     from extproc.commands.usage import check_binary, rendered
     from extproc.ledger.tallies import RedisTallies
     from extproc.reports.periods import period
-    from extproc.reports.regret import Regret
+    from extproc.reports.regret import Regret, Values
 
     today = datetime.now(UTC).date()
     span = period(since, until, today)
@@ -48,18 +49,19 @@ def regret(since: str, until: str | None, value: float | None, form: str, output
     known = place.config
     if known is None:
         raise CommandError("give the gateway.yaml with -c: beliefs are held against its backends and prices")
-    worth = known.routing.smart.value_nano if value is None else round(value * 10**9)
+    values = values_of(known) if value is None else Values(round(value * 10**9))
 
     async def read(ledger: RedisTreasury) -> Regret:
         learned = await beliefs(RedisTallies(ledger.door), place.org, today, learning_of(known))
-        found = Regret(span, learned, worth, lambda entry: price_of(known, entry, str(span.last)), entries_of(known))
+        found = Regret(span, learned, values, lambda entry: price_of(known, entry, str(span.last)), entries_of(known),
+                       lambda entry, task: believed_of(known, entry, task))
         async for at_ms, record in records(ledger.door, place.org, span):
             found.add(at_ms, record)
         return found
 
     found = run(place, read)
-    told = {"org": place.org, "since": str(span.first), "until": str(span.last), "value_nano_usd": worth,
-            "left_out": found.left_out}
+    told = {"org": place.org, "since": str(span.first), "until": str(span.last), "value_nano_usd": values.nano,
+            "value_times": values.times, "left_out": found.left_out}
     write(rendered(found.table(), form, told), output)
     if form == "table" and not found.cells:
         click.echo(f"extproc: org {place.org} has no requests in {span} that were routed by value", err=True)
@@ -79,6 +81,22 @@ async def beliefs(tallies: Tallies, org: str, today: date, config: LearningConfi
 def learning_of(config: GatewayConfig) -> LearningConfig:
     """Return how the gateway learns."""
     return config.learning
+
+
+def values_of(config: GatewayConfig) -> Values:
+    """Return what a success is worth by the aim: an amount, or so many times its price at the complex chain."""
+    from extproc.reports.regret import Values
+
+    smart = config.routing.smart
+    return Values(smart.value_nano, smart.times, next(iter(config.chains.get(smart.complex, [])), ""))
+
+
+def believed_of(config: GatewayConfig, entry: str, task: str) -> float:
+    """Return how much likelier the operator believes a success is than the shipped prior, where they say so."""
+    from extproc.core.routing.objective import believed
+
+    backend = config.backends.get(entry.partition("/")[0])
+    return 0.0 if backend is None else believed(config.routing.smart, entry, backend.location, task)
 
 
 def entries_of(config: GatewayConfig) -> dict[str, str]:

@@ -87,20 +87,41 @@ def lesson(memory: Memory | None, facts: Signals) -> list[Learn]:
     return [Learn(facts.org, facts.key, memory.cell, memory.backend, memory.prior / 1000, found)]
 
 
-def judged(decision: Decision, known: Parsed, facts: Signals, view: View, memory: Memory | None) -> Judged | None:
-    """What is learnt from this request's answer; None: nothing."""
+def judged(decision: Decision, known: Parsed, facts: Signals, view: View, memory: Memory | None, *,
+           read: bool = False) -> Judged | None:
+    """What is learnt from this request's answer; None: nothing. `read`: of a request that was not weighed the text may
+    be read all the same, for what its client may say of the answer."""
     valued = decision.valued
     if valued is not None:
         # What an outage brought where it would not have gone would make a weak backend look good at hard work.
-        made = _judged(decision, view, valued.rated, "" if decision.forced else valued.cell, facts)
-        return msgspec.structs.replace(
-            made, complex=valued.complex, session=facts.session, signature=signature_of(facts.ask), turns=facts.turns,
-            memory=memory)
-    if not known.shadow or facts.task != "chat":
+        made = _judged(decision, view, valued.rated, valued.cell, facts)
+        made = msgspec.structs.replace(made, complex=valued.complex, counts=not decision.forced)
+    elif facts.task == "chat" and (known.shadow or read):
+        rated = view.rate(facts)
+        made = _judged(decision, view, rated, cell_of(rated.task, facts.input_tokens, facts.tools), facts)
+        made = msgspec.structs.replace(made, shadow=bool(known.shadow), counts=bool(known.shadow))
+    elif facts.session and decision.kept:
+        made = Judged(counts=False)
+    else:
         return None
-    rated = view.rate(facts)
+    if not (facts.session and decision.kept):
+        return made
     return msgspec.structs.replace(
-        _judged(decision, view, rated, cell_of(rated.task, facts.input_tokens, facts.tools), facts), shadow=True)
+        made, session=facts.session, signature=signature_of(facts.ask), turns=facts.turns, memory=memory,
+        escalates=decision.escalates)
+
+
+def tellable(runtime: Runtime, decision: Decision, known: Parsed) -> bool:
+    """Whether a client's word on the answer could be learnt, were the text read: it is of a backend that smart routing
+    chooses, and answers are kept for as long as it takes to judge them."""
+    facts = known.signals
+    if decision.valued is not None or known.shadow or facts.task != "chat" or not facts.ask:
+        return False
+    if not runtime.config.explain.keep:
+        return False
+    smart, first = runtime.config.routing.smart, decision.chain.backends[0].id
+    return any(first == backend.id for name in (smart.simple, smart.complex) if (chain := runtime.chains.get(name))
+               for backend in chain.backends)
 
 
 def _judged(decision: Decision, view: View, rated: Complexity, cell: str, facts: Signals) -> Judged:

@@ -243,8 +243,8 @@ class End(msgspec.Struct, frozen=True):
     begun: bool = True
     """False: the store did not answer `Begin`, so it may or may not know of this attempt."""
     closed: bool = False
-    """Whether the provider ended its answer before it was complete. A reset in the middle of a stream is not seen: to
-    us Envoy shows it as it shows a client that leaves."""
+    """Whether the provider ended its answer before it was complete. A reset in the middle of a stream is not seen here:
+    to us Envoy shows it as it shows a client that leaves. Its access log tells (`server.breaks`)."""
     retry_after_ms: int | None = None
     """How long the provider asks to be left alone (`core.retry_after`); None: it did not say."""
 
@@ -344,6 +344,10 @@ class Judged(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """What was remembered of the session when the request came."""
     shadow: bool = False
     """Whether this is a copy of another request, asked to see what would come."""
+    escalates: bool = True
+    """Whether an answer of the complex chain makes the session stay there."""
+    counts: bool = True
+    """Whether the answer is counted as it looks; else only what its client says of it is."""
 
 
 class Carried(msgspec.Struct, frozen=True, rename="camel"):

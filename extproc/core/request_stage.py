@@ -212,11 +212,16 @@ class RequestStage:
             admission=admission,
             query=self._headers.get(":path", "").partition("?")[2],
             passed=passed(self._schema.name, self._headers), backends=len(decision.chain.backends),
-            judged=choosing.judged(decision, known, facts, view, memory), reasoning=cut.shown(conversation),
+            judged=choosing.judged(decision, known, facts, view, memory, read=self._reads(decision, known, now)),
+            reasoning=cut.shown(conversation),
         )
         self._asking = asking.asked(
             self._runtime, decision, admission, conversation, known.body, facts.input_tokens)
         return [*lesson, *self._reserve()]
+
+    def _reads(self, decision: Decision, known: choosing.Parsed, now: int) -> bool:
+        """Whether the text of a request that was not weighed is read all the same."""
+        return choosing.tellable(self._runtime, decision, known) and self._view.knowledge.may_read(now)
 
     def _on_rated(self, event: Rated) -> list[Action]:
         if event.unavailable:

@@ -8,6 +8,7 @@ import envoy_data_plane.envoy.config.core.v3 as core
 import envoy_data_plane.envoy.config.listener.v3 as listener
 import envoy_data_plane.envoy.config.route.v3 as route
 import envoy_data_plane.envoy.config.trace.v3 as trace
+import envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 as grpc_log
 import envoy_data_plane.envoy.extensions.access_loggers.stream.v3 as stream_log
 import envoy_data_plane.envoy.extensions.filters.http.router.v3 as router
 import envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 as hcm
@@ -17,7 +18,7 @@ import envoy_data_plane.envoy.type.v3 as envoy_type
 
 from extproc import names
 from extproc.config import GatewayConfig
-from extproc.envoyconf.common import Layout, Struct, Value, address, http_filter, packed, seconds
+from extproc.envoyconf.common import EXTPROC_CLUSTER, Layout, Struct, Value, address, http_filter, packed, seconds
 from extproc.envoyconf.filters import NO_WORKER, request_stage, token_check
 from extproc.runtime import Runtime
 
@@ -59,7 +60,8 @@ def main(config: GatewayConfig, layout: Layout, routes: route.RouteConfiguration
         stream_idle_timeout=seconds(0), request_timeout=seconds(0), request_headers_timeout=seconds(10),
         common_http_protocol_options=core.HttpProtocolOptions(idle_timeout=seconds(3600)),
         http_protocol_options=core.Http1ProtocolOptions(),
-        access_log=[accesslog.AccessLog(name="envoy.access_loggers.file", typed_config=packed(_access_log(layout)))],
+        access_log=[accesslog.AccessLog(name="envoy.access_loggers.file", typed_config=packed(_access_log(layout))),
+                    _breaks()],
         local_reply_config=hcm.LocalReplyConfig(mappers=[
             _local(status, client, body.replace("MESSAGE", message)) for status, message in _MESSAGES.items()
             for client, body in _clients()]),
@@ -161,6 +163,20 @@ def _strip() -> core.TypedExtensionConfig:
 def _access_log(layout: Layout) -> stream_log.StdoutAccessLog:
     fields = Struct(fields={key: Value(string_value=value) for key, value in _LOG.items()})
     return stream_log.StdoutAccessLog(log_format=core.SubstitutionFormatString(json_format=fields))
+
+
+def _breaks() -> accesslog.AccessLog:
+    """Workers are told of answers that providers broke off: in the stream of an attempt that looks like a client that
+    leaves. UPE, UR and UC: the connection broke, by nonsense, a reset or its end."""
+    return accesslog.AccessLog(
+        name="envoy.access_loggers.http_grpc",
+        filter=accesslog.AccessLogFilter(
+            response_flag_filter=accesslog.ResponseFlagFilter(flags=["UPE", "UR", "UC"])),
+        typed_config=packed(grpc_log.HttpGrpcAccessLogConfig(
+            common_config=grpc_log.CommonGrpcAccessLogConfig(
+                log_name="breaks", transport_api_version=core.ApiVersion.V3, buffer_flush_interval=seconds(0.25),
+                grpc_service=core.GrpcService(envoy_grpc=core.GrpcServiceEnvoyGrpc(cluster_name=EXTPROC_CLUSTER))),
+            additional_response_headers_to_log=[names.BACKEND, names.MODEL])))
 
 
 def _tracing(config: GatewayConfig) -> hcm.HttpConnectionManagerTracing | None:

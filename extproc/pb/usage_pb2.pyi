@@ -54,7 +54,7 @@ class Admission(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., org: _Optional[str] = ..., team: _Optional[str] = ..., project: _Optional[str] = ..., user: _Optional[str] = ..., key: _Optional[str] = ..., route: _Optional[str] = ..., reason: _Optional[str] = ..., model_asked: _Optional[str] = ..., client_schema: _Optional[str] = ..., stream: _Optional[bool] = ..., admitted_unix_ms: _Optional[int] = ..., facts: _Optional[_Union[Facts, _Mapping]] = ...) -> None: ...
 
 class Facts(_message.Message):
-    __slots__ = ("task", "cell", "score_ppm", "p_local_ppm", "p_cloud_ppm", "input_tokens", "max_tokens", "turns", "tools", "tool_rounds", "tool_loop", "images", "needs", "thinking", "agent", "phase", "pace", "path", "kind", "fills", "rule", "aim", "shadow_of", "structured", "effort", "budget_left_ppm", "warm_tokens")
+    __slots__ = ("task", "cell", "score_ppm", "p_local_ppm", "p_cloud_ppm", "input_tokens", "max_tokens", "turns", "tools", "tool_rounds", "tool_loop", "images", "needs", "thinking", "agent", "phase", "pace", "path", "kind", "fills", "rule", "aim", "shadow_of", "structured", "effort", "budget_left_ppm", "warm_tokens", "session")
     TASK_FIELD_NUMBER: _ClassVar[int]
     CELL_FIELD_NUMBER: _ClassVar[int]
     SCORE_PPM_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,7 @@ class Facts(_message.Message):
     EFFORT_FIELD_NUMBER: _ClassVar[int]
     BUDGET_LEFT_PPM_FIELD_NUMBER: _ClassVar[int]
     WARM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
     task: str
     cell: str
     score_ppm: int
@@ -109,7 +110,8 @@ class Facts(_message.Message):
     effort: str
     budget_left_ppm: int
     warm_tokens: int
-    def __init__(self, task: _Optional[str] = ..., cell: _Optional[str] = ..., score_ppm: _Optional[int] = ..., p_local_ppm: _Optional[int] = ..., p_cloud_ppm: _Optional[int] = ..., input_tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ..., turns: _Optional[int] = ..., tools: _Optional[int] = ..., tool_rounds: _Optional[int] = ..., tool_loop: _Optional[bool] = ..., images: _Optional[int] = ..., needs: _Optional[_Iterable[str]] = ..., thinking: _Optional[bool] = ..., agent: _Optional[str] = ..., phase: _Optional[str] = ..., pace: _Optional[str] = ..., path: _Optional[str] = ..., kind: _Optional[str] = ..., fills: _Optional[bool] = ..., rule: _Optional[int] = ..., aim: _Optional[str] = ..., shadow_of: _Optional[str] = ..., structured: _Optional[bool] = ..., effort: _Optional[str] = ..., budget_left_ppm: _Optional[int] = ..., warm_tokens: _Optional[int] = ...) -> None: ...
+    session: str
+    def __init__(self, task: _Optional[str] = ..., cell: _Optional[str] = ..., score_ppm: _Optional[int] = ..., p_local_ppm: _Optional[int] = ..., p_cloud_ppm: _Optional[int] = ..., input_tokens: _Optional[int] = ..., max_tokens: _Optional[int] = ..., turns: _Optional[int] = ..., tools: _Optional[int] = ..., tool_rounds: _Optional[int] = ..., tool_loop: _Optional[bool] = ..., images: _Optional[int] = ..., needs: _Optional[_Iterable[str]] = ..., thinking: _Optional[bool] = ..., agent: _Optional[str] = ..., phase: _Optional[str] = ..., pace: _Optional[str] = ..., path: _Optional[str] = ..., kind: _Optional[str] = ..., fills: _Optional[bool] = ..., rule: _Optional[int] = ..., aim: _Optional[str] = ..., shadow_of: _Optional[str] = ..., structured: _Optional[bool] = ..., effort: _Optional[str] = ..., budget_left_ppm: _Optional[int] = ..., warm_tokens: _Optional[int] = ..., session: _Optional[str] = ...) -> None: ...
 
 class Attempt(_message.Message):
     __slots__ = ("number", "backend", "model_used", "outcome", "status", "error_type", "tokens", "cost_nano_usd", "duration_ms", "time_to_first_token_ms", "error_body", "model_reported", "finish_reason", "price_version", "counterfactual_nano_usd", "service_tier", "region", "web_searches")

@@ -42,6 +42,15 @@ class Chosen(msgspec.Struct):
     cost: int = 0
 
 
+class Values(NamedTuple):
+    """What a success is worth: `nano` n$; with `times` so many times what a mean request of its cell costs at `at`, a
+    BACKEND/MODEL, when nothing is cached, where that is known and not nothing."""
+
+    nano: int
+    times: int | None = None
+    at: str = ""
+
+
 class Cell(msgspec.Struct):
     """The requests of one cell: who answered, their tokens (of `counted`), and what the text model had promised."""
 
@@ -66,12 +75,13 @@ class Standing(NamedTuple):
 class Regret:
     """Takes records one by one. All amounts are nano-dollars."""
 
-    def __init__(self, period: Period, learned: Learned, value_nano: int, price: Callable[[str], Price | None],
-                 locations: Mapping[str, str]) -> None:
-        """`value_nano`: what a success is worth. `price`: of a BACKEND/MODEL. `locations`: local or cloud, of each
-        BACKEND/MODEL that a request could have gone to, used or not."""
-        self._period, self._learned, self._value = period, learned, value_nano
-        self._price, self._locations = price, locations
+    def __init__(self, period: Period, learned: Learned, values: Values, price: Callable[[str], Price | None],
+                 locations: Mapping[str, str], more: Callable[[str, str], float] = lambda _entry, _task: 0.0) -> None:
+        """`price`: of a BACKEND/MODEL. `locations`: local or cloud, of each BACKEND/MODEL that a request could have
+        gone to, used or not. `more`: how much likelier the operator believes a success is than the shipped prior, of a
+        BACKEND/MODEL and a task."""
+        self._period, self._learned, self._values = period, learned, values
+        self._price, self._locations, self._more = price, locations, more
         self.cells: dict[str, Cell] = {}
         self.left_out = 0
         """Requests that were not judged by value (pinned, by a rule), or that nobody answered."""
@@ -119,26 +129,37 @@ class Regret:
 
     def _standing(self, name: str, cell: Cell, backend: str) -> Standing:
         seen = self._learned.evidence(name, backend)
-        belief = self._learned.chance(name, backend, self._prior(cell, backend))
+        belief = self._learned.chance(name, backend, self._prior(cell, backend, name.partition(".")[0]))
         price = self._cost(cell, backend)
-        worth = None if price is None else round(belief.mean * self._value) - price
+        worth = None if price is None else round(belief.mean * self._value(cell)) - price
         return Standing(backend, belief, round(seen.all), price, worth)
 
-    def _prior(self, cell: Cell, backend: str) -> float:
+    def _value(self, cell: Cell) -> int:
+        """What a success of this cell is worth, as routing by value takes it of each request."""
+        values, cold = self._values, 0
+        if values.times is not None and cell.counted:
+            mean = self._mean(cell)
+            cold = cost(Tokens(input=mean.total_input, output=mean.total_output), self._price(values.at)) or 0
+        return values.nano if values.times is None or not cold else values.times * cold
+
+    def _prior(self, cell: Cell, backend: str, task: str) -> float:
         location = self._locations.get(backend)
         if not cell.judged or location is None:
             return UNTOLD
-        return (cell.local_ppm if location == "local" else cell.cloud_ppm) / cell.judged / _PPM
+        mean = (cell.local_ppm if location == "local" else cell.cloud_ppm) / cell.judged / _PPM
+        return min(max(mean + self._more(backend, task), 0.0), 1.0)
 
     def _cost(self, cell: Cell, backend: str) -> int | None:
         """What a mean request of the cell costs there: by its price, since easy and hard ones go to different places;
         else what those cost that it answered."""
-        if cell.counted:
-            mean = Tokens(**{name: round(cell.tokens.get(name, 0) / cell.counted) for name in _CLASSES})
-            if (by_price := cost(mean, self._price(backend))) is not None:
-                return by_price
+        if cell.counted and (by_price := cost(self._mean(cell), self._price(backend))) is not None:
+            return by_price
         chosen = cell.chosen.get(backend, Chosen())
         return chosen.cost // chosen.priced if chosen.priced else None
+
+    @staticmethod
+    def _mean(cell: Cell) -> Tokens:
+        return Tokens(**{name: round(cell.tokens.get(name, 0) / cell.counted) for name in _CLASSES})
 
     def table(self) -> Table:
         """Return a row per cell and backend, dearest regret first within all cells, and the sum."""

@@ -9,7 +9,7 @@ import msgspec
 from extproc.core.conversation import Task
 from extproc.core.pricing import cost
 from extproc.core.routing.complexity import Complexity
-from extproc.core.routing.rejudge import Choice, Policy, Recorded, Unrated
+from extproc.core.routing.rejudge import Answered, Choice, Policy, Recorded, Unrated
 from extproc.core.routing.signals import PathRoute, Signals
 from extproc.core.usage import Tokens
 from extproc.pb import usage_pb2 as pb
@@ -20,6 +20,15 @@ from extproc.reports.tables import Column, Row, Table
 MOST_ROWS = 1_000
 """Different moves that are told apart (a client may name any model); the rest is summed as `other`."""
 PPM = 1_000_000
+LEFT_OUT: tuple[Row, ...] = (
+    ("health of backends", "all are up, with room, as fast as a gateway assumes that has just started"),
+    ("what was learned", "the priors of the configuration"),
+    ("texts", "what the text model said of them then"),
+    ("headers", "those that a decision shows to have been there"),
+    ("routes of keys", "every key may use all"),
+    ("conversations of older records", "each of their requests is one of its own"),
+)
+"""Told with every result: without it the figures say more than they can."""
 _ANSWERED = (pb.Attempt.EXACT, pb.Attempt.ESTIMATED)
 FactName = Literal["score_ppm", "p_local_ppm", "p_cloud_ppm", "budget_left_ppm"]
 
@@ -63,7 +72,8 @@ def recorded_of(record: pb.UsageRecord) -> Recorded:
         project=who.project, user=who.user, org=who.org, tool_rounds=facts.tool_rounds, images=facts.images,
         structured=facts.structured, thinking=facts.thinking, effort=facts.effort, agent=facts.agent or "other",
         phase=facts.phase or "main", pace=facts.pace or "interactive",
-        budget_left=_share(facts, "budget_left_ppm"), warm_tokens=facts.warm_tokens)
+        budget_left=_share(facts, "budget_left_ppm"), warm_tokens=facts.warm_tokens,
+        session=facts.session)
     score = _share(facts, "score_ppm")
     rated = None if score is None else Complexity(
         score, "as recorded", facts.task, _share(facts, "p_local_ppm"), _share(facts, "p_cloud_ppm"))
@@ -114,6 +124,9 @@ class WhatIf:
             return
         self._matched |= self._planned.matched(recorded)
         self._judge(record, admitted, before, after)
+        if (answered := _answered(record, admitted)) is not None:
+            self._current.follow(recorded, before, answered)
+            self._planned.follow(recorded, after, answered)
 
     def _judge(self, record: pb.UsageRecord, admitted: int, before: Choice, after: Choice) -> None:
         self.judged += 1
@@ -135,7 +148,7 @@ class WhatIf:
 
     def _paid(self, record: pb.UsageRecord) -> tuple[int | None, Tokens | None]:
         """What a request cost in all, and its tokens with nothing cached: another backend has none of it."""
-        answer = next((one for one in reversed(record.attempts) if one.outcome in _ANSWERED), None)
+        answer = _answer(record)
         seen = None if answer is None else tokens_of(answer)
         if answer is None or seen is None or not seen.complete:
             self.no_answer += 1
@@ -167,6 +180,19 @@ class WhatIf:
         return self._planned.unused(self._matched)
 
 
+def _answer(record: pb.UsageRecord) -> pb.Attempt | None:
+    return next((one for one in reversed(record.attempts) if one.outcome in _ANSWERED), None)
+
+
+def _answered(record: pb.UsageRecord, admitted: int) -> Answered | None:
+    """What the answer leaves behind in its session; None: there was none."""
+    if (answer := _answer(record)) is None:
+        return None
+    ended = admitted + sum(attempt.duration_ms for attempt in record.attempts)
+    return Answered(f"{answer.backend}/{answer.model_used}", tokens_of(answer), ended,
+                    record.delta_nano_usd if answer.HasField("cost_nano_usd") else None)
+
+
 def _place(choice: Choice) -> tuple[str, str, str]:
     return choice.route, choice.backend, choice.model
 
@@ -189,7 +215,8 @@ def _names(before: Choice, after: Choice) -> tuple[str, str]:
 def sections(found: WhatIf) -> dict[str, Table]:
     """Return every section under its name, in order."""
     return {"total": _total(found), "routes": _routes(found), "unused_rules": _unused(found),
-            "examples": _examples(found)}
+            "examples": _examples(found), "left_out": Table(
+                (Column("what"), Column("taken")), [*LEFT_OUT], title="What this does not know, and takes instead")}
 
 
 def _total(found: WhatIf) -> Table:

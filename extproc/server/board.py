@@ -25,6 +25,7 @@ from extproc.core.routing.view import Knowledge, View
 from extproc.ledger.answers import Answered
 from extproc.ledger.base import LedgerUnavailable
 from extproc.runtime import ANY, Backend, Runtime
+from extproc.server.breaks import broken_by
 from extproc.server.seam import Channel, Heard
 from extproc.server.stores import Stores
 from extproc.telemetry import decisions
@@ -156,9 +157,9 @@ class Board:
         self.knowledge.health.note(outcome, now)
         if outcome.kind == "ok":
             self._cleared(backend)
-        judged = carried.judged
+        judged, answered = carried.judged, end.problem is None and outcome.kind == "ok"
         if judged is None:
-            if end.problem is None and end.final:
+            if answered:
                 self._note_answer(carried, "", backend, 0, runtime)
             return
         served = runtime.backends.get(backend)
@@ -167,14 +168,15 @@ class Board:
         prior = judged.promised.get(backend, 500) / 1000
         learnt = outcomes.outcome_of(end, outcomes.Facts(
             judged.limit, bool(carried.granted and (judged.limit or 0) > carried.granted), end.flaws, judged.cuts))
-        if learnt is not None and (end.attempt == 1 or not learnt.success):  # a later one was nobody's choice
+        if learnt is not None and judged.counts and (
+                end.attempt == 1 or not learnt.success):  # a later one was nobody's choice
             who = carried.admission
             lesson = ev.Learn(who.org, who.key, judged.cell, backend, prior, learnt)
             if learnt.kind == "error":
                 self._doubts.setdefault(backend, [])[MOST_DOUBTS:] = [lesson]
             else:
                 self._learn_of(lesson)
-        if end.problem is None and end.final:
+        if answered:
             failed = learnt is not None and not learnt.success
             self._answered(carried, judged, end, served, prior, runtime, failed=failed)
 
@@ -182,14 +184,17 @@ class Board:
                   runtime: Runtime, *, failed: bool) -> None:
         """The client has its answer: remember whose it was, for its session and for its word on it."""
         who, now, backend = carried.admission, _now(), f"{end.backend}/{end.model}"
-        self.knowledge.habits.note(judged.task, backend, end.tokens.total_output,
-                                   end.first_event_ms if carried.stream else None, end.duration_ms)
+        if end.final:
+            self.knowledge.habits.note(judged.task, backend, end.tokens.total_output,
+                                       end.first_event_ms if carried.stream else None, end.duration_ms)
         smart = runtime.config.routing.smart
-        self._note_answer(carried, judged.cell if served is not None else "", backend, round(prior * 1000), runtime)
+        cell = judged.cell if backend in judged.promised else ""  # of others only health is told
+        self._note_answer(carried, cell, backend, round(prior * 1000), runtime)
         if judged.session and served is not None and smart.sessions.sticky:
             memory = sessions.settle(
                 judged.memory, backend=backend, chain=who.route, model=end.model, dialect=served.dialect,
-                tokens=end.tokens, now=now, complex_chain=smart.complex, signature=judged.signature, cell=judged.cell)
+                tokens=end.tokens, now=now, complex_chain=smart.complex if judged.escalates else "",
+                signature=judged.signature, cell=judged.cell if judged.counts else "")
             memory = msgspec.structs.replace(memory, asked=judged.turns, prior=round(prior * 1000), settled=failed)
             self._remember(who.org, judged.session, memory, round(smart.sessions.keep * 1000))
 
@@ -210,6 +215,13 @@ class Board:
         for backend in endings.silent(stage_tried, told, answered=answered):
             self.knowledge.health.note(
                 endings.Outcome(backend, backend.partition("/")[0], "broken"), now)
+
+    def broke(self, message: bytes) -> None:
+        """Envoy tells of answers that providers broke off after their headers."""
+        for name, model in broken_by(message):
+            if name in self._runtime.config.backends:
+                backend = listed(self._runtime, name, model)
+                self.knowledge.health.note(endings.Outcome(backend, name, "broken"), _now())
 
     # ------------------------------------------------------------------------------------ the exchange
 

@@ -16,7 +16,7 @@ def facts_message(decision: Decision | None, shadow_of: str = "") -> pb.Facts | 
         tool_loop=signals.in_tool_loop, images=signals.images, needs=sorted(signals.needs), thinking=signals.thinking,
         agent=signals.agent, phase=signals.phase, pace=signals.pace, path=signals.path, kind=signals.task,
         structured=signals.structured, effort=signals.effort, warm_tokens=signals.warm_tokens, fills=signals.fills,
-        shadow_of=shadow_of)
+        shadow_of=shadow_of, session=signals.session)
     if signals.max_tokens is not None:
         made.max_tokens = signals.max_tokens
     if signals.budget_left is not None:

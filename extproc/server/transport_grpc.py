@@ -13,6 +13,7 @@ import grpc
 from extproc.server.seam import Opener, Stream
 
 PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+ACCESS_LOG = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 HEALTH = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}
 _log = logging.getLogger("extproc.transport")
@@ -74,8 +75,10 @@ class _Channel:
 class GrpcTransport:
     """An ext_proc server on one address (`unix:PATH` or `HOST:PORT`)."""
 
-    def __init__(self, opener: Opener, address: str, max_message: int) -> None:
-        self._opener, self._address = opener, address
+    def __init__(self, opener: Opener, address: str, max_message: int, logged: Callable[[bytes], None]) -> None:
+        """`logged`: takes messages of Envoy's access log."""
+        self._opener, self._address, self._logged = opener, address, logged
+        self._logs: set[asyncio.Task[Any]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._server = grpc.aio.server(options=[
             ("grpc.max_receive_message_length", max_message),
@@ -84,6 +87,7 @@ class GrpcTransport:
         ])
         self._server.add_generic_rpc_handlers((_Handlers({
             PROCESS: grpc.stream_stream_rpc_method_handler(self._process),
+            ACCESS_LOG: grpc.stream_unary_rpc_method_handler(self._access_log),
             HEALTH: grpc.unary_unary_rpc_method_handler(_health),
         }),))
 
@@ -94,6 +98,8 @@ class GrpcTransport:
 
     async def stop(self, grace: float) -> None:
         """Stop accepting, let streams end for `grace` seconds, then wait for work that outlives them."""
+        for reading in self._logs:  # Envoy never ends them by itself
+            reading.cancel()
         await self._server.stop(grace)
         if self._background:
             await asyncio.wait(self._background, timeout=grace)
@@ -115,6 +121,24 @@ class GrpcTransport:
         finally:
             channel.gone = True
             stream.closed()
+
+
+    async def _access_log(self, _requests: Any, context: Any) -> bytes:
+        """Take log messages until Envoy ends the stream, or this worker does."""
+        reading = asyncio.create_task(self._read_log(context.read))
+        self._logs.add(reading)
+        try:
+            await asyncio.wait((reading,))
+        finally:
+            self._logs.discard(reading)
+            reading.cancel()
+        if not reading.cancelled():
+            reading.result()
+        return b""
+
+    async def _read_log(self, read: Callable[[], Awaitable[Any]]) -> None:
+        while (message := await read()) is not grpc.aio.EOF:  # pyright: ignore[reportAttributeAccessIssue]
+            self._logged(message)
 
 
 class _Handlers(grpc.GenericRpcHandler):

@@ -70,7 +70,7 @@ async def run(config: Path, address: str, redis_url: str, folder: Path, seen: Pa
     delivery = performer.cashier.delivery
     if spool is not None:
         await delivery.inherit(spool)
-    transport = GrpcTransport(opener(performer), address, runtime.config.max_body + (1 << 20))
+    transport = GrpcTransport(opener(performer), address, runtime.config.max_body + (1 << 20), board.broke)
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)

@@ -36,7 +36,7 @@ auth: {{{{mode: keys, keys: [{_key("alice", ALICE, "web")}, {_key("bob", BOB, "w
 backends:
   big: {{schema: openai, provider: openai, base_url: "http://127.0.0.1:{up}/big/v1", api_key: k, location: cloud}}
   alt: {{schema: openai, provider: openai, base_url: "http://127.0.0.1:{up}/alt/v1", api_key: k, location: cloud}}
-  near: {{schema: openai, base_url: "http://127.0.0.1:{up}/near/v1", location: local}}
+  near: {{schema: openai, base_url: "http://127.0.0.1:{up}/near/v1", location: local, lacks: [images]}}
   copy: {{schema: openai, base_url: "http://127.0.0.1:{up}/copy/v1", location: local}}
   sick: {{schema: openai, base_url: "http://127.0.0.1:{up}/sick/v1", api_key: k, location: cloud}}
   busy: {{schema: openai, base_url: "http://127.0.0.1:{up}/busy/v1", api_key: k, location: cloud}}
@@ -174,6 +174,36 @@ def test_outages(plane: Plane) -> None:
     until(lambda: of(ask(plane, "limited"))[1] == "busy", 14)
     assert time.monotonic() - limited_at > 8.5, "not before what the provider asked for"
     until(lambda: {of(ask(plane, "failing"))[1] for _ in range(6)} == {"sick"}, 20)
+
+
+def test_answers_that_break_off(plane: Plane) -> None:
+    """A provider that resets its streams amid the answer goes behind as well; clients that leave are not blamed on it."""
+    ours, other = plane.upstream.always["big"], plane.upstream.always["alt"]
+
+    def stream() -> tuple[str, bool]:
+        answer = plane.chat("cloud", stream=True, headers={"authorization": f"Bearer {ALICE}"})
+        return answer.headers["x-extproc-backend"], answer.complete
+
+    plane.upstream.always["alt"] = up.openai_sse("fine")
+    plane.upstream.always["big"] = up.openai_sse(*["word"] * 50, pause=0.1)
+    try:
+        for _ in range(8):
+            connection = http.client.HTTPConnection("127.0.0.1", plane.port, timeout=5)
+            connection.request("POST", "/v1/chat/completions", json.dumps(
+                {"model": "cloud", "stream": True, "messages": [{"role": "user", "content": "hi"}]}),
+                {"authorization": f"Bearer {ALICE}", "content-type": "application/json"})
+            assert connection.getresponse().read(20)
+            connection.close()
+        time.sleep(1.5)  # the log and an exchange
+        plane.upstream.always["big"] = up.openai_sse("whole")
+        assert stream() == ("big", True)
+        broken = up.openai_sse("a", "b", done=False, usage=False, fault="reset_mid")
+        broken.chunks.pop()  # it never says that it is at its end
+        plane.upstream.always["big"] = broken
+        until(lambda: {stream() for _ in range(4)} == {("alt", True)}, 30)
+    finally:
+        plane.upstream.always["big"], plane.upstream.always["alt"] = ours, other
+    until(lambda: {of(ask(plane, "cloud"))[1] for _ in range(8)} == {"big"}, 30)
 
 
 def test_the_cloud_is_away(plane: Plane) -> None:
@@ -337,6 +367,29 @@ def test_sessions_and_learning_survive_workers(plane: Plane) -> None:
         stays = ask(plane, text=CHAT, x_extproc_session="two")
         assert of(stays)[1:] == ("alt", "1"), reason(stays)
         assert of(ask(plane, text=CHAT, x_extproc_session="one"))[1] == "big"
+
+
+def test_what_only_one_chain_can(plane: Plane) -> None:
+    """A conversation that an image took to the cloud stays there; a client's word on a pinned answer is learnt."""
+    until(lambda: {of(ask(plane, text=HARD))[1] for _ in range(6)} == {"big"}, 20)
+    image = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}]
+    headers = {"authorization": f"Bearer {ALICE}", "x-extproc-session": "seen"}
+    answer = plane.call("POST", "/v1/chat/completions", {
+        "model": "auto", "messages": [{"role": "user", "content": image}]}, headers)
+    assert (of(answer)[1], reason(answer)[:41]) == ("big", "only cloud can: near/n: lacks images")
+    time.sleep(0.1)
+    for _ in range(4):
+        stays = ask(plane, text=CHAT, x_extproc_session="seen")
+        assert (of(stays)[1], reason(stays)[:24]) == ("big", "session stays with cloud")
+
+    field = "design.s.n bad alt/gpt-5-mini"
+    before = learned(plane).get(field, 0)
+    plane.upstream.script("big", up.error(500))
+    pinned = ask(plane, "cloud", HARD)
+    assert of(pinned)[1:] == ("alt", "2")
+    rid = pinned.headers["x-extproc-request-id"]
+    until(lambda: rate(plane, {"request_id": rid, "rating": "bad"}).status == 202, 5)
+    until(lambda: learned(plane).get(field, 0) == before + 5, 5)
 
 
 # ------------------------------------------------------------------------------------ without the store

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from extproc.config.learning import LearningConfig
 from extproc.core import events as ev
 from extproc.core.errors import Problem
 from extproc.core.feedback import Feedback
@@ -17,6 +18,7 @@ from extproc.core.identity import Caller
 from extproc.core.routing.explanation import Whose, unpack
 from extproc.core.routing.outcomes import Learnable
 from extproc.core.routing.sessions import Memory
+from extproc.core.routing.view import READS, Knowledge
 from extproc.core.usage import Tokens
 from extproc.ledger.answers import Answered, Answers
 from extproc.ledger.base import LedgerUnavailable
@@ -26,7 +28,7 @@ from extproc.server import board as boards
 from extproc.server.board import Board, listed
 from extproc.server.stores import Stores, in_memory
 from tests.routing_kit import choose, compiled
-from tests.stage_kit import RID, carried
+from tests.stage_kit import NOW, RID, carried
 
 CELL = "debug.s.n"
 JUDGED = ev.Judged(cell=CELL, task="debug", promised={"near/n": 700, "big/b": 900})
@@ -336,13 +338,27 @@ class TestSessions:
         later = await self.after(msgspec.structs.replace(self.SESSION, memory=first), OK)
         assert later is not None and later.escalated and (later.chain, later.turns) == ("local", 2)
 
+    async def test_not_escalated(self) -> None:
+        """One of a class, or of an outage, does not."""
+        end = msgspec.structs.replace(OK, backend="big", model="b")
+        memory = await self.after(msgspec.structs.replace(self.SESSION, escalates=False, counts=False), end, route="cloud")
+        assert memory is not None
+        assert (memory.chain, memory.backend, memory.escalated, memory.cell) == ("cloud", "big/b", False, "")
+
+    async def test_without_usage(self) -> None:
+        """A whole answer of a server that reports no usage is remembered like any other."""
+        end = msgspec.structs.replace(OK, outcome="estimated", final=False, first_event_ms=5, finish_reason="end")
+        memory = await self.after(self.SESSION, end)
+        assert memory is not None and memory.backend == "near/n"
+
     async def test_a_flawed_answer(self) -> None:
         """A failure that was seen is remembered, so that a complaint does not count it again."""
         memory = await self.after(self.SESSION, msgspec.structs.replace(OK, flaws=("tool_call",)))
         assert memory is not None and memory.settled
 
     @pytest.mark.parametrize(("judged", "end", "extra"), [
-        (SESSION, WRONG, ""), (SESSION, msgspec.structs.replace(OK, final=False), ""), (JUDGED, OK, ""),
+        (SESSION, WRONG, ""), (JUDGED, OK, ""),
+        (SESSION, msgspec.structs.replace(OK, final=False, outcome="estimated", finish_reason=""), ""),
         (SESSION, OK, "routing: {smart: {sessions: {sticky: false}}}"),
         (SESSION, msgspec.structs.replace(OK, backend="gone", model="x"), ""),
     ])
@@ -374,6 +390,16 @@ class TestAnswers:
         for board in (one, other):
             assert await self.say(board, rating=1.0) == ev.Rated(True)
         assert (self.bad(one), self.bad(other)) == (1, 5)
+
+    async def test_of_a_pinned_request(self) -> None:
+        """Its answer is not counted as it looks; what its client says of it is, where something was promised of who gave
+        it."""
+        for promised, bad in (({"near/n": 700}, 5), ({"big/b": 900}, 0)):
+            one, _, _ = two()
+            one.ended(request(msgspec.structs.replace(JUDGED, counts=False, promised=promised)), OK, compiled())
+            assert self.bad(one) == 0
+            assert await self.say(one) == ev.Rated(True)
+            assert self.bad(one) == bad
 
     @pytest.mark.parametrize("caller", [
         msgspec.structs.replace(CI, org="x"), msgspec.structs.replace(CI, team="x"), msgspec.structs.replace(CI, key="x"),
@@ -530,3 +556,11 @@ class TestView:
         assert learned.chance(CELL, "near/n", 0.7).mean == 0.7
         board.view(compiled(LEARNING))
         assert learned.chance(CELL, "near/n", 0.7).mean == before < 0.7
+
+    def test_reads_are_few(self) -> None:
+        """Of requests that are not weighed a worker reads so many texts a second, and none where it does not learn."""
+        known = Knowledge(LearningConfig())
+        assert [known.may_read(NOW + number) for number in range(READS + 2)] == READS * [True] + [False, False]
+        assert known.may_read(NOW + 1000)
+        known.configure(LearningConfig(enabled=False))
+        assert not known.may_read(NOW + 2000)

@@ -31,6 +31,8 @@ routing:
     - {when: {budget_left: "< 10%"}, route: local, reason: little is left}
     - {when: {warm_tokens: "> 1000"}, route: cloud, reason: warm}
 """
+IMAGE = [{"role": "user", "content": [{"type": "text", "text": ASK},
+                                      {"type": "image_url", "image_url": {"url": "data:image/png;base64,QUJD"}}]}]
 SHADOWED = "routing: {rules: [{when: {}, shadow: local, reason: compare}]}"
 
 
@@ -215,7 +217,7 @@ class TestJudged:
 
     @pytest.mark.parametrize("down", [("big/b",), ("big/b", "more/m"), ("near/n",)])
     def test_forced(self, down: tuple[str, ...]) -> None:
-        """What a backend that is down had a part in belongs to its session, and teaches nothing."""
+        """What a backend that is down had a part in belongs to its session, and teaches nothing but what its client says."""
         knowledge = Knowledge()
         for backend in down:
             failing(knowledge, backend)
@@ -224,8 +226,49 @@ class TestJudged:
         judged = choosing.judged(decision, asked, asked.signals, view, None)
         assert decision.forced
         assert judged is not None
-        assert (judged.cell, judged.session) == ("", asked.signals.session)
+        assert (judged.cell, judged.counts, judged.session) == ("design.s.n", False, asked.signals.session)
         assert not made(runtime, seen(HARD, failing(Knowledge(), "more/m")), asked).forced
+
+    @pytest.mark.parametrize(("how", "down", "escalates"), [
+        ({"messages": IMAGE}, (), True), ({}, ("big/b",), True), ({}, ("near/n", "box/x"), True),
+        ({"rated": EASY}, ("near/n", "box/x"), False), ({"headers": {"x-extproc-latency": "realtime"}}, (), False),
+    ])
+    def test_escalates(self, how: dict[str, Any], down: tuple[str, ...], escalates: bool) -> None:
+        """What was worth the complex chain, or what no other can do, makes a session stay there; a class or an outage
+        that sends it there does not. Its session is remembered in any case."""
+        knowledge, rated = Knowledge(), how.get("rated", HARD)
+        for backend in down:
+            failing(knowledge, backend)
+        headers = {**SESSION, **how.get("headers", {})}
+        asked = known(headers=headers, **{k: v for k, v in how.items() if k == "messages"})
+        runtime, view = compiled(), seen(rated, knowledge)
+        memory = Memory("near/n", "n", "local", NOW)
+        decision = made(runtime, view, asked, memory)
+        judged = choosing.judged(decision, asked, asked.signals, view, memory)
+        assert decision.route == "cloud"
+        assert judged is not None
+        assert (judged.session, judged.memory, judged.turns, judged.escalates) == (
+            asked.signals.session, memory, 1, escalates)
+
+    def test_for_a_word(self) -> None:
+        """Of a pinned request the text is read where its client's word on the answer could be learnt; nothing else of it
+        is counted, and no session begins."""
+        runtime, view, asked = compiled(), seen(), known(headers=SESSION, model="cloud")
+        judged = choosing.judged(made(runtime, view, asked), asked, asked.signals, view, None, read=True)
+        assert judged is not None
+        assert (judged.cell, judged.promised, judged.counts, judged.session, judged.shadow) == (
+            "design.s.n", {"big/b": 900, "more/m": 900}, False, "", False)
+
+    @pytest.mark.parametrize(("how", "extra", "tellable"), [
+        ({"model": "cloud"}, "", True), ({"model": "near/n"}, "", False), ({"model": "big/of-a-client"}, "", False),
+        ({}, "", False), ({"model": "cloud"}, "explain: {keep: 0s}", False), ({"model": "cloud", "text": " "}, "", False),
+        ({"headers": {"x-extproc-cost": "batch"}}, "", True), ({"messages": IMAGE}, "", True),
+        ({"model": "cloud", "headers": {"x-extproc-shadow": RID}}, "", False),
+    ])
+    def test_tellable(self, how: dict[str, Any], extra: str, tellable: bool) -> None:
+        """Not where it was read anyway, nobody could say a word, or smart routing has no use for it."""
+        runtime, view, asked = compiled(extra), seen(), known(**how)
+        assert choosing.tellable(runtime, made(runtime, view, asked), asked) is tellable
 
     def test_shadow(self) -> None:
         """Of a copy its chain is learnt, and nothing of sessions or dollars."""

@@ -31,6 +31,7 @@ from extproc.core.routing.rules import Tried
 from extproc.ledger.explained import ExplainedStore
 from extproc.ledger.redis_treasury import RedisTreasury
 from tests.contract.ledger_servers import Server
+from tests.routing_kit import choose, compiled
 from tests.stage_kit import ASK, CONFIG, RID, body, runtime
 
 SMART = "routing: {smart: {threshold: 0.5}}"
@@ -105,7 +106,33 @@ def test_what_would_have_had_to_differ(changes: dict[str, Any], line: str) -> No
 def test_rules_behind_the_one_that_held_do_not_matter() -> None:
     """Only rules before the one that matched could have changed anything."""
     tried = (Tried(0, "canary", True, "not among"), Tried(1, "a", False, "x"), Tried(2, "b", True), Tried(3, "c", False, "y"))
-    assert would_have(Explanation(tried=tried), "", "") == ("rules[1] (a) would have come first, but x",)
+    held = "without rules[2] (b) what comes after it would have been asked"
+    assert would_have(Explanation(tried=tried), "", "") == (held, "rules[1] (a) would have come first, but x")
+    assert would_have(Explanation(tried=tried), "", "", {1}) == (held,), "one that only shadows decides nothing"
+
+
+def test_the_chain_that_could_not() -> None:
+    """Where only one chain can serve a request, the other one's backends are named with what each lacks; a request whose
+    class decided is told that."""
+    found = choose(messages=[IMAGE]).explanation
+    assert [(one.backend, one.chain, one.dropped) for one in found.candidates] == [
+        ("big/b", "cloud", ""), ("more/m", "cloud", ""), ("near/n", "local", "lacks images"),
+        ("box/x", "local", "lacks images")]
+    assert found.counterfactual[-2:] == ("without images near/n would have been a candidate",
+                                         "without images box/x would have been a candidate")
+    batch = choose(messages=[IMAGE], headers={"x-extproc-cost": "batch"}).explanation
+    assert [one.backend for one in batch.candidates if one.dropped] == ["near/n", "box/x"]
+    assert choose(allowed=["local"]).explanation.candidates[-1].backend == "box/x", "a key's routes are no candidates"
+    told = choose(headers={"x-extproc-cost": "batch"}).explanation.counterfactual
+    assert told == ("without its class it would have been weighed by what a stronger model may add",)
+
+
+def test_shadows_decide_nothing() -> None:
+    """A rule that only shadows would not have come first."""
+    rules = "routing: {rules: [{when: {team: x}, shadow: local, reason: s}, {when: {team: y}, route: local, reason: r}]}"
+    told = choose(compiled(rules)).explanation.counterfactual
+    assert [line for line in told if line.startswith("rules[")] == [
+        "rules[1] (r) would have come first, but team default is not y"]
 
 
 # ---------------------------------------------------------------------------------------- shown

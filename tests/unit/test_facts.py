@@ -69,6 +69,11 @@ def test_shadow() -> None:
     assert made(choose(model="cloud")).shadow_of == ""
 
 
+def test_session() -> None:
+    """The conversation is told by its hash."""
+    assert made(choose(model="cloud", also={"session": "0123456789abcdef"})).session == "0123456789abcdef"
+
+
 def test_no_text() -> None:
     """Neither prompt nor header is among them."""
     secret = "zqx-secret-words"

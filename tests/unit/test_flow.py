@@ -17,7 +17,7 @@ from extproc.core.routing.flow import decide, may_be_smart
 from extproc.core.routing.sessions import Memory
 from extproc.core.routing.view import Knowledge, View
 from extproc.schemas import SCHEMAS
-from tests.routing_kit import EASY, HARD, asked, choose, compiled, failing, ids, seen
+from tests.routing_kit import CONFIG, EASY, HARD, asked, choose, compiled, failing, ids, seen
 from tests.stage_kit import NOW
 
 BOUND = """
@@ -178,6 +178,27 @@ class TestOneSide:
         with pytest.raises(RequestError, match="this key may not use cloud; it may use: fast"):
             choose(allowed=["fast"])
 
+    def test_its_session(self) -> None:
+        """What only one chain can do belongs to its session: the backend whose cache is warm goes first."""
+        decision = choose(messages=IMAGE, memory=AT_MORE)
+        assert (decision.route, ids(decision), decision.kept, decision.escalates) == (
+            "cloud", ["more/m", "big/b"], True, True)
+        assert decision.reason.startswith("only cloud can: near/n: lacks images; box/x: lacks images; session stays with "
+                                          "more/m, whose cache of 5000 tokens saves $")
+        cold = msgspec.structs.replace(AT_MORE, warm_tokens=0)
+        assert ids(choose(messages=IMAGE, memory=cold)) == ["big/b", "more/m"]
+        assert ids(choose(messages=IMAGE, memory=cold, also=LOOP)) == ["more/m", "big/b"]
+        below = choose(allowed=["local"], memory=AT_BOX)
+        assert (below.kept, below.escalates) == (True, False)
+        runtime = compiled("routing: {smart: {sessions: {sticky: false}}}")
+        assert ids(choose(runtime, messages=IMAGE, memory=AT_MORE)) == ["big/b", "more/m"]
+
+    def test_its_session_was_elsewhere(self) -> None:
+        """Where the session's backend is not of that chain, or is down, the chain keeps its order."""
+        assert ids(choose(messages=IMAGE, memory=AT_BOX, also=LOOP)) == ["big/b", "more/m"]
+        view = seen(HARD, failing(Knowledge(), "more/m"))
+        assert ids(choose(messages=IMAGE, memory=AT_MORE, also=LOOP, view=view)) == ["big/b", "more/m"]
+
     def test_part_of_a_chain(self) -> None:
         """What a chain's other backends can take stays a choice; the chain is what is left of it."""
         runtime = compiled("", base=CONFIG_MIXED)
@@ -246,6 +267,45 @@ class TestSessions:
             memory = msgspec.structs.replace(AT_BOX, backend=gone)
             assert choose(rated=EASY, memory=memory).reason.endswith(
                 f"session leaves {gone}: it cannot serve this request")
+
+    @pytest.mark.parametrize("why", ["busy", "slow"])
+    def test_a_backend_that_waits(self, why: str) -> None:
+        """One that is slow, or has no free place, is left between two asks, and never in a tool loop."""
+        runtime = compiled(base=CONFIG.replace("location: local", "location: local, capacity: 1"))
+        known = Knowledge()
+        if why == "busy":
+            known.busy.begin("box")
+        for step in range(60 if why == "slow" else 0):
+            late = step >= 54
+            known.health.note(Outcome("box/x", "box", "ok", first_event_ms=30_000 if late else 300),
+                              NOW if late else NOW - 400_000 + step * 1000)
+        view = seen(EASY, known, runtime)
+        assert ids(choose(runtime, view=view, memory=AT_BOX)) == ["near/n", "box/x"]
+        decision = choose(runtime, view=view, memory=AT_BOX, also=LOOP)
+        assert ids(decision) == ["box/x", "near/n"]
+        assert decision.reason == "session is in a tool loop: it stays with box/x (easy words)"
+
+    def test_of_a_class_in_a_tool_loop(self) -> None:
+        """What an outage sent to another chain ends its tool loop there, also when the chain of its class is back."""
+        batch = {"x-extproc-cost": "batch"}
+        decision = choose(headers=batch, memory=AT_MORE, also=LOOP)
+        assert (decision.route, ids(decision)) == ("cloud", ["more/m", "big/b"])
+        assert decision.reason.startswith(
+            "cost sensitive: header x-extproc-cost; session is in a tool loop: it stays with more/m")
+        assert choose(headers=batch, memory=AT_MORE).route == "local", "the next ask goes where its class says"
+        down = seen(HARD, failing(Knowledge(), "more/m"))
+        assert choose(headers=batch, memory=AT_MORE, also=LOOP, view=down).route == "local"
+        assert choose(headers=batch, memory=AT_MORE, also=LOOP, allowed=["local"]).route == "local"
+        off = compiled("routing: {smart: {sessions: {sticky: false}}}")
+        assert choose(off, headers=batch, memory=AT_MORE, also=LOOP).route == "local"
+
+    def test_back_from_an_outage(self) -> None:
+        """A session that only an outage took to the complex chain is weighed again when the outage is over; one that was
+        worth it stays."""
+        brought = msgspec.structs.replace(AT_BIG, escalated=False, warm_tokens=0)
+        assert choose(rated=EASY, memory=brought).route == "local"
+        assert choose(rated=EASY, memory=brought, also=LOOP).route == "cloud"
+        assert choose(rated=EASY, memory=AT_BIG).route == "cloud"
 
     def test_not_sticky(self) -> None:
         """It can be switched off."""
@@ -324,6 +384,18 @@ class TestAvailability:
         decision = choose(runtime, model="local", view=seen(knowledge=known, runtime=runtime))
         assert ids(decision) == ["last/l", "near/n"]
         assert decision.reason == "pinned by model local; near/n: busy, 1 requests where 1 fit"
+
+    @pytest.mark.parametrize(("ago", "first"), [(100, "near/n"), (4_900, "near/n"), (5_100, "last/l")])
+    def test_its_own_place(self, ago: int, first: str) -> None:
+        """The place that a session has just left is its own: other workers count it as taken for a while."""
+        runtime = compiled(base=CONFIG_THREE.replace("location: local", "location: local, capacity: 1"))
+        known = Knowledge()
+        known.busy.load(1, {"near": 1})  # by another worker
+        memory = Memory("near/n", "n", "local", NOW - ago)
+        view = seen(EASY, known, runtime)
+        assert ids(choose(runtime, rated=EASY, view=view, memory=memory))[0] == first
+        known.busy.begin("near")
+        assert ids(choose(runtime, rated=EASY, view=view, memory=memory))[0] == "last/l"
 
     def test_the_cloud_is_away(self) -> None:
         """When the whole complex chain is down the simple one takes over, and gives back afterwards."""

@@ -321,6 +321,20 @@ class TestSimulation:
         assert went[-200:].count(LOCAL) > 190
 
 
+class TestVisibility:
+    """Why only requests that were weighed are counted as their answers look (docs/learning.md)."""
+
+    @pytest.mark.parametrize(("shown", "believed"), [(0.5, 0.66), (0.2, 0.83)])
+    def test_what_shows(self, shown: float, believed: float) -> None:
+        """The weights of failures make up for one in two that nobody sees; were it one in five, a backend that is good
+        in 66 of 100 would look far better."""
+        learned, bad = Learned(), round(200 * 0.34 * shown)
+        for number in range(200):
+            weight = 2 + number % 2 if number < bad else 1
+            learned.note(CELL, LOCAL, number >= bad, weight, DAY, prior=0.66, key=str(number))
+        assert abs(learned.chance(CELL, LOCAL, 0.66).mean - believed) < 0.01
+
+
 class TestConfig:
     """`learning:` in gateway.yaml."""
 

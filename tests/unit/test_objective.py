@@ -525,6 +525,11 @@ class TestByDollars:
         """All demand in one hour is met when the day before was like it."""
         assert 0.9 <= days(["one hour"] * 2, requests=4000)[1].used <= 1.01
 
+    @pytest.mark.parametrize("before", ["office", "steady"])
+    def test_a_rush_that_nobody_foresaw(self, before: str) -> None:
+        """All demand in one hour of a day, after one that was unlike it, uses three quarters of the amount."""
+        assert 0.75 <= days([before, "one hour"], requests=4000)[1].used <= 1.01
+
     @pytest.mark.parametrize("shapes", [["office", "evening"], ["steady", "office"], ["morning", "office"]])
     def test_another_day(self, shapes: list[str]) -> None:
         """A day that is unlike the one before is recognised within hours."""

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from extproc.commands.regret import beliefs, entries_of, learning_of, price_of
+from extproc.commands.regret import beliefs, believed_of, entries_of, learning_of, price_of, values_of
 from extproc.commands.regret import regret as command
 from extproc.config import GatewayConfig
 from extproc.config.learning import LearningConfig
+from extproc.config.smart import SmartConfig
 from extproc.core.pricing import FREE, Price, Rate, per_million
 from extproc.core.routing.learning import Learned
 from extproc.ledger.memory_tallies import MemoryTallies
 from extproc.pb import usage_pb2 as pb
 from extproc.reports.periods import Period
-from extproc.reports.regret import MOST_BACKENDS, Regret
+from extproc.reports.regret import MOST_BACKENDS, Regret, Values
 from extproc.reports.tables import as_csv, as_json, as_text
+from extproc.textmodel.model import LOCAL_PRIOR
 
 TODAY = date(2026, 11, 23)
 NUMBER = (TODAY - date(1970, 1, 1)).days
@@ -47,10 +50,11 @@ def record(backend: str = LOCAL, cell: str = CELL, *, nano: int | None = 0, at: 
         attempts=[pb.Attempt(**fields)])
 
 
-def regret(*records: pb.UsageRecord, learned: Learned | None = None, value: int = 10 * CENT,
-           places: dict[str, str] = PLACES) -> Regret:
+def regret(*records: pb.UsageRecord, learned: Learned | None = None, value: int | Values = 10 * CENT,
+           places: dict[str, str] = PLACES, more: Callable[[str, str], float] = lambda _entry, _task: 0.0) -> Regret:
     """The report of records, of a value of ten cents for a success."""
-    found = Regret(SPAN, learned or Learned(), value, PRICES.get, places)
+    values = Values(value) if isinstance(value, int) else value
+    found = Regret(SPAN, learned or Learned(), values, PRICES.get, places, more)
     for one in records:
         found.add(NOON + 1_000, one)
     return found
@@ -81,6 +85,28 @@ class TestRegret:
         best, chosen = rows(found)
         assert (best["backend"], best["requests"], best["share_percent"]) == (LOCAL, 1, 50.0)
         assert (chosen["backend"], chosen["regret_nano_usd"]) == (CLOUD, 12_000_000 - 2_000_000)
+
+    def test_value_by_price(self) -> None:
+        """Where a success is worth so many times its price at the complex side, it is so in each cell by its own size,
+        with nothing cached."""
+        cached = pb.Tokens(input=200, cache_read=1_800, output=400)
+        found = regret(record(), record(cell="debug.l.t", tokens=pb.Tokens(input=20_000, output=400)),
+                       record(cell="edit.m.t", tokens=cached), value=Values(CENT, 8, CLOUD))
+        local = {row["cell"]: row["value_nano_usd"] for row in rows(found) if row["backend"] == LOCAL}
+        assert local == {CELL: round(0.7 * 8 * 12_000_000), "debug.l.t": round(0.7 * 8 * 66_000_000),
+                         "edit.m.t": round(0.7 * 8 * 12_000_000)}
+
+    @pytest.mark.parametrize("values", [Values(CENT, 8, LOCAL), Values(CENT, 8, "no/price"), Values(CENT, 8)])
+    def test_value_without_price(self, values: Values) -> None:
+        """Where the complex side is free or its price unknown, the amount counts."""
+        assert rows(regret(record(), value=values)) == rows(regret(record(), value=CENT))
+
+    def test_what_the_operator_believes(self) -> None:
+        """A backend that is believed to do better than the shipped prior starts from there, within 0 and 1."""
+        found = regret(record(), more=lambda entry, task: 0.25 if (entry, task) == (LOCAL, "debug") else 0.0)
+        assert {row["backend"]: row["chance_percent"] for row in rows(found)} == {LOCAL: 95.0}
+        found = regret(record(), more=lambda _entry, _task: 2.0)
+        assert {row["chance_percent"] for row in rows(found)} == {98.0}, "no belief is certain"
 
     def test_outcomes_move_it(self) -> None:
         """What was learnt since decides: a local backend that always failed is regretted more."""
@@ -180,6 +206,27 @@ class TestCommand:
     def test_entries(self) -> None:
         """Every backend that smart routing can choose is a candidate, with its place; other chains' are none."""
         assert entries_of(CONFIG) == {"gpt/own": "cloud", "qwen/q": "local"}
+
+    @pytest.mark.parametrize(("smart", "values"), [
+        ({}, Values(CENT * 10, 8, "gpt/own")), ({"aim": "savings"}, Values(CENT * 10, 6, "gpt/own")),
+        ({"value_usd": 0.3}, Values(CENT * 30, None, "gpt/own")),
+        ({"aim": {"usd_per_day": 10}, "complex": "spare"}, Values(CENT * 10, None, "gpt/gpt-4o")),
+        ({"complex": "no such chain"}, Values(CENT * 10, 8, "")),
+    ])
+    def test_values(self, smart: dict[str, Any], values: Values) -> None:
+        """A success is worth what the aim says, as routing takes it."""
+        routing = CONFIG.routing.model_copy(update={"smart": SmartConfig.model_validate(smart)})
+        assert values_of(CONFIG.model_copy(update={"routing": routing})) == values
+
+    def test_priors(self) -> None:
+        """What the operator says of a backend counts beside the shipped prior, of a model before that of its backend."""
+        smart = SmartConfig.model_validate({"priors": {"qwen": {"debug": 0.76, "chat": 0.9}, "qwen/q": {"debug": 0.86}}})
+        config = CONFIG.model_copy(update={"routing": CONFIG.routing.model_copy(update={"smart": smart})})
+        assert believed_of(config, "qwen/q", "debug") == pytest.approx(0.86 - LOCAL_PRIOR.debug)
+        assert believed_of(config, "qwen/q", "chat") == pytest.approx(0.9 - LOCAL_PRIOR.chat)
+        assert believed_of(config, "qwen/r", "debug") == pytest.approx(0.76 - LOCAL_PRIOR.debug)
+        assert believed_of(config, "qwen/q", "design") == believed_of(config, "gpt/own", "debug") == 0
+        assert believed_of(config, "qwen/q", "other") == believed_of(config, "gone/x", "debug") == 0
 
     def test_prices(self) -> None:
         """Prices are those of the gateway: its file's, none for local, the catalogue's, or unknown."""

@@ -19,7 +19,8 @@ from extproc.commands.policy import merged
 from extproc.config import parse
 from extproc.core.routing import signals
 from extproc.core.routing.complexity import Complexity
-from extproc.core.routing.rejudge import Policy, Recorded, Unrated
+from extproc.core.routing.rejudge import Answered, Policy, Recorded, Unrated
+from extproc.core.usage import Tokens
 from extproc.ledger.base import RollupRow, Settlement
 from extproc.ledger.memory_treasury import MemoryTreasury
 from extproc.ledger.redis_treasury import RedisTreasury
@@ -123,6 +124,65 @@ async def test_a_lower_threshold(ledger: Ledger) -> None:
     [example] = found.examples()
     assert (example.request_id, example.before, example.after) == (moved, "local (qwen/q)", "cloud (claude/c)")
     assert (example.actual, example.planned) == (0, 4_500_000)
+
+
+def test_dollars_a_day() -> None:
+    """Dollars a day are spent over the day as they would have been, and no more."""
+    told = facts(task="design", p_local_ppm=500_000, p_cloud_ppm=900_000)
+    answer = pb.Attempt(number=1, backend="qwen", model_used="q", outcome=EXACT, cost_nano_usd=0,
+                        tokens=pb.Tokens(input=1000, output=100))
+
+    def sent(usd: float) -> int:
+        found = WhatIf(SPAN, policy(""), policy(f"routing: {{smart: {{aim: {{usd_per_day: {usd}}}}}}}"))
+        for number in range(1200):
+            at = SPAN.start_ms + number * 72_000
+            found.add(at, pb.UsageRecord(state="done", attempts=[answer], admission=pb.Admission(
+                request_id=f"{number:032x}", model_asked="auto", client_schema="openai", admitted_unix_ms=at, facts=told)))
+        assert sum(move.requests for move in found.moves.values()) == 1200
+        return found.moves[("cloud", "cloud")].requests
+
+    assert sent(20) >= 1190, "all would cost 5.40 $"
+    assert 380 <= sent(2) <= 444, "2 $ are 444 of them"
+
+
+async def test_conversations(ledger: Ledger) -> None:
+    """A conversation stays under each policy where that one would have sent it: in tool loops, and once escalated."""
+    hard, easy = {"p_local_ppm": 500_000, "p_cloud_ppm": 900_000}, {"p_local_ppm": 900_000, "p_cloud_ppm": 910_000}
+    middle = {"p_local_ppm": 700_000, "p_cloud_ppm": 850_000}
+    for number, (told, loop) in enumerate(((easy, False), (middle, False), (hard, True), (easy, False), (hard, False))):
+        await ledger.add(facts(task="debug", session="5" * 16, turns=number + 1, tool_loop=loop, **told), QWEN, 0)
+    await ledger.add(facts(task="debug", session="6" * 16, tool_loop=True, **hard), QWEN, 0)
+    found = await ledger.held("routing: {smart: {aim: savings}}", "routing: {smart: {aim: balanced}}")
+    assert {names: move.requests for names, move in found.moves.items()} == {
+        # easy and, under savings, the middle one with its tool loop and the easy one after it
+        ("local", "local"): 1, ("local", "cloud"): 3, ("cloud", "cloud"): 2}
+    off = "routing: {smart: {aim: %s, sessions: {sticky: false}}}"
+    free = await ledger.held(off % "savings", off % "balanced")
+    assert {names: move.requests for names, move in free.moves.items()} == {
+        ("local", "local"): 2, ("local", "cloud"): 1, ("cloud", "cloud"): 3}
+
+
+def test_conversations_end() -> None:
+    """One of longer ago than it is kept begins anew."""
+    hard, easy = {"p_local_ppm": 500_000, "p_cloud_ppm": 900_000}, {"p_local_ppm": 900_000, "p_cloud_ppm": 910_000}
+    policy_ = policy("")
+    for at, told, route in ((NOW, hard, "cloud"), (NOW + 3_500_000, easy, "cloud"), (NOW + 7_200_000, easy, "local")):
+        recorded = recorded_of(pb.UsageRecord(admission=pb.Admission(
+            model_asked="auto", client_schema="openai", admitted_unix_ms=at, facts=facts(session="5" * 16, **told))))
+        choice = policy_.judge(recorded)
+        assert choice.route == route
+        policy_.follow(recorded, choice, Answered("claude/c", Tokens(input=10, output=1), at, 0))
+
+
+async def test_other_priors(ledger: Ledger) -> None:
+    """What an operator believes of a backend moves the recorded chances of its main kind of task."""
+    told = {"p_local_ppm": 700_000, "p_cloud_ppm": 800_000}
+    await ledger.add(facts(task="debug", **told), QWEN, 0)
+    await ledger.add(facts(task="chat", **told), QWEN, 0)
+    found = await ledger.held("", "routing: {smart: {priors: {claude: {debug: 0.9}}}}")
+    assert (found.judged, found.changed) == (2, 1)
+    [example] = found.examples()
+    assert example.reason.startswith("complex (+18.0 points in success")
 
 
 async def test_the_same_policy_changes_nothing(ledger: Ledger) -> None:
@@ -294,7 +354,7 @@ async def test_tables(ledger: Ledger) -> None:
     """The sections add up, also of nothing."""
     await ledger.add(facts(score_ppm=400_000), QWEN, 0)
     found = sections(await ledger.held(SMART % 0.5, SMART % 0.3))
-    assert list(found) == ["total", "routes", "unused_rules", "examples"]
+    assert list(found) == ["total", "routes", "unused_rules", "examples", "left_out"]
     assert found["routes"].rows == [("local", "cloud", 1, 1, 0, 4_500_000, 4_500_000)]
     for table in [*found.values(), *sections(await Ledger().held(SMART % 0.5, RULES)).values()]:
         assert all(len(row) == len(table.columns) for row in table.rows)

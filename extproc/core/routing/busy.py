@@ -3,7 +3,7 @@
 A worker reports its own gauges once per window into a shared bucket of that window, where they add up; it reads the
 last whole window of all. A worker that dies stops reporting, so what it had under way is forgotten after two windows:
 nothing has to be balanced. Between reports workers do not see each other's new requests, so that for up to two windows
-a backend may get up to its capacity from each of them.
+a backend may get up to its capacity from each of them, and a place that was left looks taken.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 WINDOW_MS = 2_000
 KEEP_MS = 10_000
+KEPT_MS = 2 * WINDOW_MS + 1_000
+"""How long others may count a request that is over: two windows, and until they read again."""
 
 
 class Busy:

@@ -8,6 +8,7 @@ import msgspec
 
 from extproc.core.routing.signals import Signals
 from extproc.textmodel import Prior, Reading, load
+from extproc.textmodel.model import CLOUD_PRIOR, LOCAL_PRIOR
 
 _SCALE = 4.0
 """A score of 0.5 is an expected gain of one success in eight."""
@@ -18,7 +19,7 @@ class Complexity(msgspec.Struct, frozen=True):
     """0 (a local model does as well) to 1, the kind of task, and the words and facts that made it.
 
     Chances are those of a local and of a cloud backend, by the shipped priors. `reading`: the model's own, where the
-    text was read here; else the chances are all that is known.
+    text was read here; else these are all that is known, as the ledger keeps them.
     """
 
     score: float
@@ -32,10 +33,15 @@ class Complexity(msgspec.Struct, frozen=True):
         """How likely a backend with this prior does it well, 0 to 1."""
         if self.reading is not None:
             return self.reading.chance(prior, cloud=cloud)
-        known = self.p_cloud if cloud else self.p_local
+        known, shipped = (self.p_cloud, CLOUD_PRIOR) if cloud else (self.p_local, LOCAL_PRIOR)
         if known is not None:
-            return known
+            return min(max(known + self.more(prior, shipped), 0.0), 1.0)
         return _UNREAD + self.score / _SCALE if cloud else _UNREAD
+
+    def more(self, prior: Prior, shipped: Prior) -> float:
+        """How much likelier a success is with this prior than with the shipped one, where the text is all of its main
+        task: of the others nothing was kept."""
+        return getattr(prior, self.task, 0.0) - getattr(shipped, self.task, 0.0)
 
 
 Scorer = Callable[[Signals], Complexity]

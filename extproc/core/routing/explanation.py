@@ -5,7 +5,7 @@ It holds measures, names and words of the text model's own vocabulary; never a p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -21,6 +21,8 @@ from extproc.schemas import CLIENTS
 Fact = str | int | float | bool | None
 LIMIT = 2048
 """Bytes of a stored explanation at most."""
+_CLASSES = ("latency critical: ", "cost sensitive: ", "simple: ")
+"""How the reason of a request begins that its class decided."""
 _STEPS = ((24, 240), (16, 120), (8, 80), (4, 40), (0, 24))
 """Entries of a list and characters of a text, from generous to what fits in any case."""
 _LARGEST = 1 << 53
@@ -85,8 +87,9 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
 # ---------------------------------------------------------------------------------------- of a request
 
 
-def would_have(found: Explanation, low: str, high: str) -> tuple[str, ...]:
-    """What would have had to differ for another outcome; `low` and `high`: the chains below and above the threshold."""
+def would_have(found: Explanation, low: str, high: str, shadows: Collection[int] = ()) -> tuple[str, ...]:
+    """What would have had to differ for another outcome; `low` and `high`: the chains below and above the threshold;
+    `shadows`: the rules that decide nothing."""
     lines: list[str] = []
     if found.score is not None and found.threshold is not None:
         if found.score < found.threshold:
@@ -95,9 +98,14 @@ def would_have(found: Explanation, low: str, high: str) -> tuple[str, ...]:
             lines.append(f"complexity {found.score:.2f} would have had to be below {found.threshold:.2f} for {low}")
     elif found.reason.startswith("pinned"):
         lines.append(f"it was {found.reason}: model auto without a pin would have been judged")
-    decided = next((one.rule for one in found.tried if one.matched and not one.failed), None)
+    elif found.reason.startswith(_CLASSES):
+        lines.append("without its class it would have been weighed by what a stronger model may add")
+    held = next((one for one in found.tried if one.matched and not one.failed), None)
+    decided = None if held is None else held.rule
+    if held is not None:
+        lines.append(f"without rules[{held.rule}] ({held.reason}) what comes after it would have been asked")
     lines += [f"rules[{one.rule}] ({one.reason}) would have come first, but {one.failed}" for one in found.tried
-              if not one.matched and (decided is None or one.rule < decided)]
+              if not one.matched and one.rule not in shadows and (decided is None or one.rule < decided)]
     lines += [_without(one) for one in found.candidates if one.dropped]
     return tuple(lines)
 

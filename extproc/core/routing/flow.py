@@ -8,11 +8,12 @@ import msgspec
 
 from extproc.core.conversation import Conversation
 from extproc.core.errors import RequestError
+from extproc.core.routing.busy import KEPT_MS
 from extproc.core.routing.constraints import Able, Request, able, counts, unable
 from extproc.core.routing.explanation import Explanation
 from extproc.core.routing.pins import SMART, Picked, pick
 from extproc.core.routing.reasons import explained
-from extproc.core.routing.sessions import Memory
+from extproc.core.routing.sessions import Memory, lead
 from extproc.core.routing.signals import Signals
 from extproc.core.routing.value import Valued, Weighing, by_value
 from extproc.core.routing.view import View
@@ -21,8 +22,12 @@ from extproc.runtime import ANY, Backend, Chain, Runtime
 
 Order = tuple[tuple[Backend, ...], tuple[str, ...]]
 """Backends in the order they are to be tried, and why those at its end are there."""
+Beside = tuple[str, tuple[str, ...]]
+"""A chain that cannot serve a request, and why each of its backends cannot."""
 _HELPERS = ("title", "topic", "probe", "helper", "commit")
 """Phases of agents beside the conversation, for which any model will do."""
+_WAITS = ("busy, ", "cooling, slow")
+"""Reasons for which a backend is behind others although it answers."""
 
 
 class Basis:
@@ -42,6 +47,8 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
     model: str
     dropped: tuple[str, ...] = ()
+    beside: Beside = ("", ())
+    """The chain that would have had the request, could it serve it."""
     count_here: bool = False
     """A token count for a model whose provider has no such call: we count."""
     moved: tuple[str, ...] = ()
@@ -51,6 +58,11 @@ class Decision(msgspec.Struct, frozen=True):
     """How the request was weighed, where it was."""
     forced: bool = False
     """Whether another backend was to serve it that is down now: then the answer teaches nothing."""
+    kept: bool = False
+    """Whether who answers is remembered of its session."""
+    escalates: bool = False
+    """Whether an answer of the complex chain makes its session stay there: not where it is a class or an outage that
+    sends it there."""
     basis: Basis | None = None
     """What it was made with."""
 
@@ -110,8 +122,10 @@ class _Flow:
 
     # -------------------------------------------------------------------------------- one chain
 
-    def _to(self, route: str, reason: str) -> Decision:
-        """Send the request to this chain, without those that cannot serve it."""
+    def _to(self, route: str, reason: str, *, kept: bool = False, escalates: bool = False,
+            beside: Beside = ("", ())) -> Decision:
+        """Send the request to this chain, without those that cannot serve it. `kept`: its session has a say in which
+        of them is first, and remembers who answered."""
         if not self._may(route):
             raise RequestError(f"this key may not use {route}; it may use: {', '.join(self._allowed or ())}",
                                kind="permission", param="model")
@@ -123,7 +137,21 @@ class _Flow:
         found = able(self._runtime, request, chain)
         if not isinstance(found, Able):
             raise unable(route, found)
-        return self._decision(route, reason, found, *self._order(found.chain), model)
+        order = self._order(found.chain)
+        if not kept:
+            return self._decision(route, reason, found, *order, model)
+        first, why = self._lead(order)
+        made = self._decision(route, f"{reason}; {why}" if why else reason, found, *_led(*order, first), model)
+        return msgspec.structs.replace(made, kept=True, escalates=escalates, beside=beside)
+
+    def _lead(self, order: Order) -> tuple[str, str]:
+        """Which of these the session wants first, and why in words; empty where it wants none."""
+        smart, signals = self._runtime.config.routing.smart, self._request.signals
+        memory = self._memory if smart.sessions.sticky else None
+        named = None if memory is None else next((one for one in order[0] if one.id == memory.backend), None)
+        if memory is None or named is None or self._gone(order):
+            return "", ""
+        return lead(memory, self._now, in_tool_loop=signals.in_tool_loop, price=named.price)
 
     def _may(self, route: str) -> bool:
         return self._allowed is None or route in self._allowed
@@ -142,8 +170,12 @@ class _Flow:
         """The backends of a chain with those at its end that are best not asked now, and why each of them is there."""
         if len(chain.backends) == 1 or not self._runtime.config.failover.passive_health:
             return chain.backends, ()
-        known = self._view.knowledge
-        return known.health.order(chain.backends, self._now, self._rid, known.busy.total())
+        known, busy = self._view.knowledge, self._view.knowledge.busy.total()
+        if (memory := self._memory) is not None and self._now - memory.at < KEPT_MS:
+            # Of its session the last request may still be counted, and this one takes its place.
+            name = memory.backend.partition("/")[0]
+            busy[name] = busy.get(name, 0) - 1
+        return known.health.order(chain.backends, self._now, self._rid, busy)
 
     def _decision(self, route: str, reason: str, found: Able, order: tuple[Backend, ...], moved: tuple[str, ...],
                   model: str, valued: Valued | None = None) -> Decision:
@@ -165,9 +197,11 @@ class _Flow:
             return self._first(f"simple: a {signals.phase} call of {signals.agent}", smart.simple, smart.complex)
         simple, complex_ = self._able(smart.simple), self._able(smart.complex)
         if not isinstance(simple, Able):
-            return self._to(smart.complex, f"only {smart.complex} can: {simple}")
+            return self._to(smart.complex, f"only {smart.complex} can: {'; '.join(simple)}", kept=True, escalates=True,
+                            beside=(smart.simple, simple))
         if not isinstance(complex_, Able):
-            return self._to(smart.simple, f"only {smart.simple} can: {complex_}")
+            return self._to(smart.simple, f"only {smart.simple} can: {'; '.join(complex_)}", kept=True,
+                            beside=(smart.complex, complex_))
         low, high = self._order(simple.chain), self._order(complex_.chain)
         weighed = by_value(self._view, smart, Weighing(
             signals, low[0], high[0], self._memory, self._gone(low, high), self._now, self._rid))
@@ -176,24 +210,39 @@ class _Flow:
         forced = valued is not weighed or (low[0][0], high[0][0]) != usual
         route, found, (order, moved) = (
             (smart.complex, complex_, high) if valued.complex else (smart.simple, simple, low))
-        made = self._decision(route, valued.reason, found, _led(order, moved, valued.first), moved, signals.model,
-                              valued)
-        return msgspec.structs.replace(made, forced=True) if forced else made
+        made = self._decision(route, valued.reason, found, *_led(order, moved, valued.first), signals.model, valued)
+        return msgspec.structs.replace(made, forced=forced, kept=True, escalates=valued is weighed)
 
     def _first(self, reason: str, *routes: str) -> Decision:
-        """The first of these chains that can serve and is up, else the first that can; where none can it says why."""
+        """The first of these chains that can serve and is up, else the first that can; where none can it says why. In a
+        tool loop it is the one that answered before, if it still can."""
+        if (route := self._loop(routes)) is not None:
+            return self._to(route, reason, kept=True)
         can = why = down = ""
+        beside: Beside = ("", ())
         for route in dict.fromkeys(routes):
             found = self._able(route)
             if not isinstance(found, Able):
-                why = why or found
+                why, beside = why or "; ".join(found), beside if why else (route, found)
             elif away := self._down(found.chain.backends):
                 can, down = can or route, down or away
             elif down:
-                return self._to(route, f"only {route} is up: {down}")
+                return self._to(route, f"only {route} is up: {down}", kept=True)
             else:
-                return self._to(route, f"only {route} can: {why}" if why else reason)
-        return self._to(can or routes[0], f"only {can} can: {why}" if can and can != routes[0] else reason)
+                return self._to(route, f"only {route} can: {why}" if why else reason, kept=True, beside=beside)
+        return self._to(can or routes[0], f"only {can} can: {why}" if can and can != routes[0] else reason, kept=True,
+                        beside=beside)
+
+    def _loop(self, routes: tuple[str, ...]) -> str | None:
+        """The one of these chains in which this session is amidst a tool loop, if its backend can go on."""
+        memory = self._memory
+        if (memory is None or memory.chain not in routes or not self._request.signals.in_tool_loop
+                or not self._runtime.config.routing.smart.sessions.sticky):
+            return None
+        found = self._able(memory.chain)
+        backends = found.chain.backends if isinstance(found, Able) else ()
+        named = tuple(one for one in backends if one.id == memory.backend)
+        return None if not named or self._down(named) else memory.chain
 
     def _up(self, valued: Valued, low: Order, high: Order) -> Valued:
         """The other chain, where of the chosen one no backend is to be asked now."""
@@ -214,37 +263,41 @@ class _Flow:
         told = ""
         for backend in backends:
             state, why = self._view.knowledge.health.state(backend.id, self._now)
-            if state not in ("open", "cooling") or "slow" in why:
+            if state not in ("open", "cooling") or why.startswith(_WAITS):
                 return ""
             told = told or f"{backend.id}: {why}"
         return told
 
-    def _able(self, route: str) -> Able | str:
+    def _able(self, route: str) -> Able | tuple[str, ...]:
         """The chain without those that cannot serve this request, or in words why it is out of the question."""
         if not self._may(route):
-            return f"this key may not use {route}"
+            return (f"this key may not use {route}",)
         chain, _ = self._chain(route)
         if self._request.signals.task == "count":
             return Able(chain)
-        found = able(self._runtime, self._request, chain)
-        return found if isinstance(found, Able) else "; ".join(found)
+        return able(self._runtime, self._request, chain)
 
-    def _gone(self, low: Order, high: Order) -> str:
-        """Why the backend of this session cannot take its next request; empty: it can, or there is none."""
+    def _gone(self, *orders: Order) -> str:
+        """Why the backend of this session cannot take its next request; empty: it can, or there is none. In a tool
+        loop one that is slow or has no free place still can."""
         if self._memory is None or not (backend := self._memory.backend):
             return ""
-        for order, moved in (low, high):
+        for order, moved in orders:
             if (told := next((why for why in moved if why.startswith(f"{backend}: ")), None)) is not None:
-                return told.partition(": ")[2]
+                why = told.partition(": ")[2]
+                return "" if self._request.signals.in_tool_loop and why.startswith(_WAITS) else why
             if any(one.id == backend for one in order):
                 return ""
         return "it cannot serve this request"
 
 
-def _led(order: tuple[Backend, ...], moved: tuple[str, ...], first: str) -> tuple[Backend, ...]:
-    """The order with this backend before the others that may be asked."""
-    lead = [backend for backend in order[: len(order) - len(moved)] if backend.id == first]
-    return (*lead, *[backend for backend in order if backend not in lead])
+def _led(order: tuple[Backend, ...], moved: tuple[str, ...], first: str) -> Order:
+    """The order with this backend, which can be asked, before the others."""
+    if not first:
+        return order, moved
+    led = [backend for backend in order if backend.id == first]
+    return (*led, *[backend for backend in order if backend.id != first]), tuple(
+        why for why in moved if not why.startswith(f"{first}: "))
 
 
 def _said(signals: Signals) -> str:

@@ -168,6 +168,15 @@ def prior_for(smart: SmartConfig, backend: Backend) -> Prior:
     return base
 
 
+def believed(smart: SmartConfig, entry: str, location: str, task: str) -> float:
+    """How much likelier the operator believes a success of BACKEND/MODEL is than the shipped prior, by the task."""
+    shipped = CLOUD_PRIOR if location == "cloud" else LOCAL_PRIOR
+    for name in (entry, entry.partition("/")[0]):
+        if name in smart.priors and (said := smart.priors[name].given().get(task)) is not None:
+            return said - float(getattr(shipped, task))
+    return 0.0
+
+
 def money(nano: int, *, sign: bool = False) -> str:
     """Nano-dollars in few digits, such as $0.016 or +$0.000042."""
     mark = "-" if nano < 0 else "+" if sign else ""

@@ -20,6 +20,9 @@ SEEN_HOURS = 1
 """Without an earlier day, the next hours are expected to be like this one and so many before it."""
 BUSY_HOURS = 10.0
 """And then to fall away, by half in seven hours: people go home, and what is not spent today is lost."""
+GROWTH = 2
+"""A day is expected to have at most so many times the requests of the earlier one, or of today until now: a rush that
+no earlier day had at this hour would else be taken for a rate that goes on, and little of the amount be used."""
 IN_FLIGHT_MS = 60_000
 """How long an expected price counts besides what was reported as spent."""
 MOST_IN_FLIGHT = 100_000
@@ -67,6 +70,12 @@ class Pace:
         if hours.keys() >= set(_day(first - DAY_HOURS)):
             self._forecast_of = first
         self._sum_up(first)
+
+    def alone(self, now: int) -> None:
+        """There are no others, and no store: what was noted here is all there is."""
+        if self._forecast_of != (first := _first(now)):
+            self.load({hour: self._hours.get(hour, {}) for hour in self.wanted(now)}, now)
+            self._forecast_of = first
 
     def note(self, now: int, *, sent: bool, price: int | None) -> dict[str, int]:
         """Take a request that would gain from the complex side; returns the counts to add to the shared bucket."""
@@ -147,6 +156,7 @@ class Pace:
         like_lately = self._rate(now, hour, past) * BUSY_HOURS * (1 - exp((here + past - DAY_HOURS) / BUSY_HOURS))
         if whole < ENOUGH:
             return like_lately
+        like_lately = min(like_lately, GROWTH * max(whole, asked) - asked)
         so_far = sum(self._shape[:here]) + self._shape[here] * past
         trust = max(whole / 20, 10.0)
         times = min(max((asked + trust) / (so_far + trust), 1 / _TIMES), _TIMES)

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 def explained(decision: Decision, view: View, signals: Signals, now: int) -> Explanation:
     """The explanation of a decision. It holds measures and names, and of the text only words of the model's own."""
     picked, valued, smart = decision.picked, decision.valued, view.routing.smart
+    shadows = frozenset(place for place, rule in enumerate(view.routing.rules) if rule.targets() and not (
+        rule.route or rule.split or rule.canary))
     made = Explanation(
         at=now, route=decision.route, reason=decision.reason, model=decision.model, facts=_facts(signals),
         tried=picked.tried if picked is not None else (), shadow=picked.shadow if picked is not None else "",
         candidates=_candidates(decision, view, now))
     if valued is None:
-        return msgspec.structs.replace(made, counterfactual=would_have(made, smart.simple, smart.complex))
-    return _weighed(made, valued, smart.kind, signals.session, would_have(made, smart.simple, smart.complex))
+        return msgspec.structs.replace(made, counterfactual=would_have(made, smart.simple, smart.complex, shadows))
+    return _weighed(made, valued, smart.kind, signals.session, would_have(made, smart.simple, smart.complex, shadows))
 
 
 def _facts(signals: Signals) -> dict[str, Fact]:
@@ -45,8 +47,10 @@ def _candidates(decision: Decision, view: View, now: int) -> tuple[Candidate, ..
                                 health.first_event_ms(backend.id, now), used=place == 0))
     found += [_candidate(side.backend, side.chain, side, health.state(side.backend, now)[0],
                          health.first_event_ms(side.backend, now), used=False) for side in sides.values()]
-    told = [entry.partition(": ") for entry in decision.dropped]
-    return (*found, *[Candidate(name, decision.route, dropped=why) for name, _, why in told])
+    for chain, told in ((decision.route, decision.dropped), decision.beside):
+        found += [Candidate(name, chain, dropped=why) for name, colon, why in (one.partition(": ") for one in told)
+                  if colon]
+    return tuple(found)
 
 
 def _candidate(backend: str, chain: str, side: Side | None, state: str, first_event_ms: int | None, *,

@@ -1,27 +1,37 @@
 """Decide a request of the past anew, under another configuration, from what the ledger kept of it. Pure.
 
-The text of the request is gone: what the text model said then stands in for it. So does the state of that moment: no
-backend is down, no session holds a request where it was, and of the headers only those are known that a decision named.
+The text of the request is gone: what the text model said then stands in for it. So is the state of that moment: no
+backend is down, and of the headers only those are known that a decision named. Conversations are followed: each policy
+remembers where it would have sent their requests before.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import msgspec
 
 from extproc.config import GatewayConfig, WhenConfig
 from extproc.core.conversation import Conversation
 from extproc.core.errors import RequestError
-from extproc.core.pricing import Price
+from extproc.core.pricing import Price, cost
+from extproc.core.routing.aims import ByDollars
 from extproc.core.routing.complexity import Complexity
 from extproc.core.routing.flow import Decision, decide
 from extproc.core.routing.pins import pick
+from extproc.core.routing.sessions import Memory, settle
 from extproc.core.routing.signals import Signals
 from extproc.core.routing.view import View
+from extproc.core.usage import Tokens
 from extproc.names import COST, LATENCY, ROUTE
 from extproc.runtime import ANY, Catalogue, Runtime
 
 _PACES = {"realtime": (LATENCY, "realtime"), "batch": (COST, "batch"), "ci": ("user-agent", "ci/")}
 """What a client says to be of a pace: the flow reads it from these headers."""
+
+
+MOST_SESSIONS = 100_000
+"""Conversations that are followed at once; of more the oldest are forgotten."""
 
 
 class Unrated(Exception):  # noqa: N818 - a state of a record
@@ -53,6 +63,22 @@ class Choice(msgspec.Struct, frozen=True):
     location: str = ""
     price: Price | None = None
     refused: str = ""
+    dialect: str = ""
+    kept: bool = False
+    """Whether its session remembers it; `escalates`: whether it stays at the complex chain then."""
+    escalates: bool = False
+    complex: bool = False
+    """Whether it was weighed and found worth the complex chain: the day's dollars are its."""
+
+
+class Answered(NamedTuple):
+    """How a recorded request was answered: by which BACKEND/MODEL, with what tokens, when that ended (ms since the
+    epoch), and what it cost in n$ (None: unknown)."""
+
+    backend: str
+    tokens: Tokens
+    ended: int
+    cost: int | None
 
 
 class Policy:
@@ -63,6 +89,7 @@ class Policy:
         self.runtime = Runtime(config, catalogue)
         self._rated: Complexity | None = None
         self._view = View(config.routing, rate=self._rate)
+        self._memories: dict[str, Memory] = {}
 
     def _rate(self, _signals: Signals) -> Complexity:
         if self._rated is None:
@@ -72,7 +99,36 @@ class Policy:
     def judge(self, recorded: Recorded) -> Choice:
         """What this configuration does with a request. Raises Unrated."""
         self._rated = recorded.rated
-        return rejudge(self.runtime, recorded, self._view)
+        if isinstance(aim := self._view.aim(recorded.signals.org), ByDollars):
+            aim.pace.alone(recorded.at)
+        return rejudge(self.runtime, recorded, self._view, self._remembered(recorded))
+
+    def _remembered(self, recorded: Recorded) -> Memory | None:
+        memory = self._memories.get(recorded.signals.session)
+        keep = self.runtime.config.routing.smart.sessions.keep
+        return None if memory is None or recorded.at - memory.at > keep * 1000 else memory
+
+    def follow(self, recorded: Recorded, choice: Choice, answered: Answered) -> None:
+        """Remember in its session where a request would have gone, and what that would have cost the day. Where it did
+        not go then, nothing was cached."""
+        backend, tokens = f"{choice.backend}/{choice.model}", answered.tokens
+        paid = answered.cost
+        if backend != answered.backend:
+            tokens = Tokens(input=tokens.total_input, output=tokens.total_output)
+            paid = cost(tokens, choice.price)
+        if choice.complex and isinstance(aim := self._view.aim(recorded.signals.org), ByDollars):
+            aim.pace.paid(recorded.at, paid)
+        session, smart = recorded.signals.session, self.runtime.config.routing.smart
+        if not session or not choice.kept or not smart.sessions.sticky:
+            return
+        memory = settle(
+            self._remembered(recorded), backend=backend, chain=choice.route, model=choice.model,
+            dialect=choice.dialect, tokens=tokens, now=answered.ended,
+            complex_chain=smart.complex if choice.escalates else "")
+        self._memories.pop(session, None)
+        self._memories[session] = memory
+        if len(self._memories) > MOST_SESSIONS:
+            del self._memories[next(iter(self._memories))]
 
     def matched(self, recorded: Recorded) -> set[int]:
         """The rules (by index) that hold for a request; none is asked about one that was pinned before them."""
@@ -103,21 +159,21 @@ class Policy:
 
 
 def _unknowable(when: WhenConfig) -> bool:
-    """Whether a condition is on headers, the session, or the state of backends at that moment."""
+    """Whether a condition is on headers, or the state of backends at that moment."""
     given = when.given()
-    if {"header", "session", "down"} & given.keys():
+    if {"header", "down"} & given.keys():
         return True
     parts = [*(when.any_ or []), *(when.all_ or []), *([] if when.not_ is None else [when.not_])]
     return any(_unknowable(part) for part in parts)
 
 
-def rejudge(runtime: Runtime, recorded: Recorded, view: View) -> Choice:
+def rejudge(runtime: Runtime, recorded: Recorded, view: View, memory: Memory | None = None) -> Choice:
     """Decide a recorded request under a configuration. Raises what `view.rate` raises."""
     signals = recorded.signals
     conversation = Conversation(signals.model, (), stream=signals.stream, task=signals.task)
     try:
         decision = decide(runtime, signals, conversation, view, now=recorded.at, rid=recorded.request_id,
-                          client=recorded.client)
+                          client=recorded.client, memory=memory)
     except RequestError as error:
         return Choice("(refused)", str(error), refused=str(error))
     return _choice(runtime, decision)
@@ -127,4 +183,6 @@ def _choice(runtime: Runtime, decision: Decision) -> Choice:
     first = decision.chain.backends[0]
     if first.model == ANY:
         first = runtime.resolve(first.name, decision.model)
-    return Choice(decision.route, decision.reason, first.name, first.model, first.location, first.price)
+    return Choice(decision.route, decision.reason, first.name, first.model, first.location, first.price,
+                  dialect=first.dialect, kept=decision.kept, escalates=decision.escalates,
+                  complex=decision.valued is not None and decision.valued.complex)

@@ -70,7 +70,7 @@ class Memory(msgspec.Struct, frozen=True, rename={
     warm_tokens: int = 0
     """What the backend's prompt cache held then."""
     escalated: bool = False
-    """Whether it was ever answered by the complex chain."""
+    """Whether it was ever answered by the complex chain because it was worth it, or no other could."""
     turns: int = 0
     """Answers so far."""
     signature: int = 0
@@ -175,8 +175,8 @@ def _id(signals: Signals, *parts: str) -> str:
 
 def settle(memory: Memory | None, *, backend: str, chain: str, model: str, dialect: str, tokens: Tokens, now: int,
            complex_chain: str, signature: int = 0, cell: str = "") -> Memory:
-    """What is to be remembered after an answer. `memory`: what was, when the request came; `complex_chain` empty: the
-    request was pinned, so that its chain is no escalation."""
+    """What is to be remembered after an answer. `memory`: what was, when the request came; `complex_chain` empty: a
+    class of request or an outage sent it to its chain, which is no escalation."""
     before = memory if memory is not None and memory.backend == backend else None
     warm, life = _warmth(before, dialect, tokens)
     return Memory(
@@ -221,6 +221,25 @@ _DECODER = msgspec.msgpack.Decoder(Memory)
 
 # ---------------------------------------------------------------- when it may move
 
+def lead(memory: Memory, now: int, *, in_tool_loop: bool, price: Price | None) -> tuple[str, str]:
+    """The backend of a session where it is to be tried before the others of its chain, and why in words; else nothing.
+    `price`: its own."""
+    warm = _warm(memory, now, price)
+    if in_tool_loop:
+        return memory.backend, _looping(memory, warm)
+    return (memory.backend, f"session stays with {memory.backend}{warm}") if warm else ("", "")
+
+
+def _looping(memory: Memory, warm: str) -> str:
+    return f"session is in a tool loop: it stays with {memory.backend}{warm}"
+
+
+def _warm(memory: Memory, now: int, price: Price | None) -> str:
+    """What the prompt cache of its backend saves, in words; nothing where it saves nothing."""
+    saves = saving(price, memory.warm(now))
+    return f", whose cache of {memory.warm(now)} tokens saves {money(saves)}" if saves > 0 else ""
+
+
 def stay(memory: Memory | None, now: int, *, in_tool_loop: bool, chains: Collection[str], complex_chain: str,
          price: Price | None = None, gone: str = "", barred: str = "") -> Stay:
     """Whether a session stays where it is.
@@ -230,18 +249,16 @@ def stay(memory: Memory | None, now: int, *, in_tool_loop: bool, chains: Collect
     """
     if memory is None:
         return Stay()
-    upstairs = memory.escalated or memory.chain == complex_chain
-    if barred and upstairs:
+    if barred and (memory.escalated or memory.chain == complex_chain):
         return Stay(why=f"session leaves {complex_chain}: {barred}")
     if gone:
         why = f"session leaves {memory.backend}: {gone}"
-        return Stay(complex_chain, why=f"{why}; it stays with {complex_chain}") if upstairs else Stay(why=why)
-    saves = saving(price, memory.warm(now))
-    first = memory.backend if saves > 0 or in_tool_loop else ""
-    warm = f", whose cache of {memory.warm(now)} tokens saves {money(saves)}" if saves > 0 else ""
+        return Stay(complex_chain, why=f"{why}; it stays with {complex_chain}") if memory.escalated else Stay(why=why)
+    warm = _warm(memory, now, price)
+    first = memory.backend if warm or in_tool_loop else ""
     if in_tool_loop and memory.chain in chains:
-        return Stay(memory.chain, first, f"session is in a tool loop: it stays with {memory.backend}{warm}")
-    if upstairs:
+        return Stay(memory.chain, first, _looping(memory, warm))
+    if memory.escalated:
         first = first if memory.chain == complex_chain else ""
         return Stay(complex_chain, first, f"session stays with {complex_chain}{warm if first else ''}")
     return Stay("", first, f"session was with {memory.backend}{warm}")

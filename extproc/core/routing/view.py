@@ -16,6 +16,8 @@ from extproc.core.routing.rules import compile_rules
 
 MOST_ORGS = 1_000
 """Orgs whose aims are told apart; further ones share one."""
+READS = 20
+"""Texts a second that a worker reads only for what clients may say of the answers: some 2 ms of its time."""
 
 
 class Knowledge:
@@ -28,6 +30,14 @@ class Knowledge:
         """What is left of the tightest dollar budget, 0 to 1, by org, team and key, as last granted."""
         self._learning, self._workers = learning or LearningConfig(enabled=False), workers
         self._learned: dict[str, Learned] = {}
+        self._second = self._reads = 0
+
+    def may_read(self, now: int) -> bool:
+        """Whether one more text may be read to learn from its client's word alone. `now`: ms since the epoch."""
+        if self._second != (second := now // 1000):
+            self._second, self._reads = second, 0
+        self._reads += 1
+        return self._learning.enabled and self._reads <= READS
 
     def learned(self, org: str) -> Learned:
         """What the org's own traffic taught."""
