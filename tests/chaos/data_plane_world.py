@@ -28,7 +28,7 @@ from extproc.ledger.spool import SUFFIX
 from extproc.runtime import Runtime
 from extproc.schemas import CLIENTS
 from tests.chaos.data_plane_provider import MOST_TOKENS, PRICES
-from tests.contract.ledger_servers import Cluster, Node, Server, binary
+from tests.contract.ledger_servers import SURE, Cluster, Node, Server, binary
 from tests.contract.secure_servers import Secure
 from tests.free_ports import free_port
 
@@ -140,7 +140,7 @@ class Place:
         self._own: Server | Cluster | None = None
         self._secure: Secure | None = None
         if kind == "redis":
-            self._own = Server("redis" if binary("redis") else "valkey")
+            self._own = Server("redis" if binary("redis") else "valkey", *SURE)
         elif kind == "cluster":
             self._own = Cluster()
         elif kind == "tls":

@@ -11,12 +11,12 @@ from extproc.ledger.memory_treasury import MemoryTreasury
 from extproc.ledger.redis_treasury import RedisTreasury
 from tests.chaos.driver import Chaos
 from tests.chaos.mutations import MUTATIONS, checking_keys, mutated
-from tests.contract.ledger_servers import Server
+from tests.contract.ledger_servers import SURE, Server
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    own = Server("valkey")
+    own = Server("valkey", *SURE)
     yield own
     own.remove()
 

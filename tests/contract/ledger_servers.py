@@ -18,6 +18,8 @@ from extproc.ledger.base import LedgerUnavailable
 from extproc.ledger.link import Link
 from tests.free_ports import free_cluster_port
 
+SURE = ("--appendfsync", "always")
+"""For tests that kill a server and miss nothing: with `everysec` a busy disk makes it hold back what it confirmed."""
 _UNPACKED = str(Path(__file__).parents[2] / ".redis")
 """Where `make test` unpacks Debian's Redis."""
 
