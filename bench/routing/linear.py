@@ -1,4 +1,7 @@
-"""Linear models on sparse rows in plain numpy: logistic regression by L-BFGS, exact to its tolerance, no randomness."""
+"""Linear models on sparse rows in plain numpy: logistic regression by L-BFGS, exact to its tolerance, no randomness.
+
+Sums are numpy's own, not those of a BLAS, which differ with its number of threads.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,11 @@ class Sparse(NamedTuple):
         return Sparse(pointer, self.columns[offset], self.values[offset], self.width)
 
 
+def inner(first: Vector, second: Vector) -> float:
+    """Multiply two columns."""
+    return float(np.sum(first * second))
+
+
 def minimise(slope: Callable[[Vector], tuple[float, Vector]], start: Vector, steps: int) -> Vector:
     """Walk down by L-BFGS with backtracking until the gradient is small or the steps are used up."""
     point = start
@@ -52,7 +60,7 @@ def minimise(slope: Callable[[Vector], tuple[float, Vector]], start: Vector, ste
     pairs: list[tuple[Vector, Vector, float]] = []
     for _ in range(steps):
         direction = _direction(gradient, pairs)
-        length, fall = 1.0 if pairs else 1.0 / max(1.0, float(np.abs(gradient).sum())), float(gradient @ direction)
+        length, fall = 1.0 if pairs else 1.0 / max(1.0, float(np.abs(gradient).sum())), inner(gradient, direction)
         while True:
             after = point + length * direction
             new_value, new_gradient = slope(after)
@@ -60,7 +68,7 @@ def minimise(slope: Callable[[Vector], tuple[float, Vector]], start: Vector, ste
                 break
             length /= 2
         moved, turned = after - point, new_gradient - gradient
-        if (curve := float(moved @ turned)) > 1e-12:
+        if (curve := inner(moved, turned)) > 1e-12:
             pairs = [*pairs[1 - MEMORY :], (moved, turned, 1.0 / curve)]
         small = value - new_value < 1e-7 * max(1.0, abs(value))
         point, value, gradient = after, new_value, new_gradient
@@ -72,14 +80,14 @@ def minimise(slope: Callable[[Vector], tuple[float, Vector]], start: Vector, ste
 def _direction(gradient: Vector, pairs: list[tuple[Vector, Vector, float]]) -> Vector:
     direction, shares = -gradient, []
     for moved, turned, inverse in reversed(pairs):
-        share = inverse * float(moved @ direction)
+        share = inverse * inner(moved, direction)
         shares.append(share)
         direction = direction - share * turned
     if pairs:
         moved, turned, inverse = pairs[-1]
-        direction = direction / (inverse * float(turned @ turned))
+        direction = direction / (inverse * inner(turned, turned))
     for (moved, turned, inverse), share in zip(pairs, reversed(shares), strict=True):
-        direction = direction + moved * (share - inverse * float(turned @ direction))
+        direction = direction + moved * (share - inverse * inner(turned, direction))
     return direction
 
 
@@ -105,7 +113,7 @@ def logistic(
 
     def slope(weights: Vector) -> tuple[float, Vector]:
         logits = rows.dot(weights) + base
-        loss = float(share @ (np.logaddexp(0.0, logits) - target * logits)) + 0.5 * float(strength @ weights**2)
+        loss = inner(share, np.logaddexp(0.0, logits) - target * logits) + 0.5 * inner(strength, weights**2)
         return loss, rows.back(share * (sigmoid(logits) - target)) + strength * weights
 
     return minimise(slope, np.zeros(rows.width), steps)
@@ -124,9 +132,7 @@ def softmax_regression(
         logits = np.stack([rows.dot(weights[:, k]) for k in range(classes)], axis=1)
         logits -= logits.max(axis=1, keepdims=True)
         total = np.log(np.exp(logits).sum(axis=1, keepdims=True))
-        loss = float(weight @ (total[:, 0] - (logits * wanted).sum(axis=1))) + 0.5 * float(
-            (strength * weights**2).sum()
-        )
+        loss = inner(weight, total[:, 0] - (logits * wanted).sum(axis=1)) + 0.5 * float((strength * weights**2).sum())
         errors = weight[:, None] * (np.exp(logits - total) - wanted)
         gradient = np.stack([rows.back(errors[:, k]) for k in range(classes)], axis=1) + strength * weights
         return loss, gradient.ravel()

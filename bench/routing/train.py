@@ -19,7 +19,7 @@ from bench.routing import data, phrases, sources
 from bench.routing.linear import Sparse, Vector, logistic, softmax_regression
 from extproc.textmodel import features, model
 
-VERSION = "2"
+VERSION = "2.1"
 TASK_PENALTY, TIER_PENALTY, OUTCOME_PENALTY = 0.3, 0.3, 10.0
 STEPS = 70
 TEMPERATURE = 0.55
@@ -63,7 +63,7 @@ def train_tier(prompts: list[str], hard: Vector, tasks: Heads, weight: Vector | 
     fitted = logistic(_with_tasks(rows, tasks), hard, TIER_PENALTY, weight)
     count = tasks.weights.shape[1]
     folded = np.append(fitted[: rows.width - 1], fitted[-1])
-    return folded + TASK_SHARE * (tasks.weights @ fitted[rows.width - 1 : rows.width - 1 + count])
+    return folded + TASK_SHARE * (tasks.weights * fitted[rows.width - 1 : rows.width - 1 + count]).sum(axis=1)
 
 
 def train_outcome(prompts: list[str], solved: Vector, sets: list[str], scale: Scale) -> Vector:

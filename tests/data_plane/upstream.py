@@ -46,6 +46,7 @@ class Upstream:
 
     def __init__(self) -> None:
         self.seen: list[Seen] = []
+        self.asked: list[Seen] = []
         self.scripts: dict[str, deque[Script]] = defaultdict(deque)
         self.always: dict[str, Script] = {}
         self._loop = asyncio.new_event_loop()
@@ -76,6 +77,7 @@ class Upstream:
     def reset(self) -> None:
         """Forget requests and scripts."""
         self.seen.clear()
+        self.asked.clear()
         self.scripts.clear()
         self.always.clear()
 
@@ -101,8 +103,10 @@ class Upstream:
         method, path, _ = line.split(" ")
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         backend = path.split("/")[1]
-        if headers.get("user-agent") != "Envoy/HC":  # a health check is no request
-            self.seen.append(Seen(backend, method, path, headers, body))
+        if method == "GET":  # a gateway asks what it is, or a health check comes, at any time: no request, no script
+            self.asked.append(Seen(backend, method, path, headers, body))
+            return await self._play(Script(404, chunks=[b"no such page"]), writer)
+        self.seen.append(Seen(backend, method, path, headers, body))
         queue = self.scripts[backend]
         script = queue.popleft() if queue else self.always.get(backend, Script(500, chunks=[b"no script"]))
         return await self._play(script, writer)
