@@ -69,29 +69,32 @@ def test_killed_worker_costs_no_later_request(plane):
 
 
 def test_killed_worker_under_load(plane):
-    """A worker killed under load fails at most the requests it held; new ones go on."""
+    """A worker killed under load fails no more than the requests it held, all of them at once; new ones go on."""
     plane.upstream.always["oa0"] = up.openai_json()
-    statuses: list[int] = []
+    ended: list[tuple[float, int]] = []
     stop = threading.Event()
 
     def load() -> None:
         while not stop.is_set():
-            statuses.append(plane.chat("oa").status)
+            status = plane.chat("oa").status
+            ended.append((time.monotonic(), status))
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
         thread.start()
     time.sleep(0.5)
+    killed = time.monotonic()
     os.kill(plane.pids("worker-1.sock")[0], signal.SIGKILL)
-    time.sleep(2)
+    time.sleep(3)
     stop.set()
     for thread in threads:
         thread.join()
-    failed = [status for status in statuses if status != 200]
-    # Each of Envoy's threads has a connection of its own to the worker, and may take one more request of every client
-    # before it hears that it is gone.
-    assert len(failed) <= 4 * (os.cpu_count() or 1)
-    assert len(statuses) > 100
+    failed = [moment - killed for moment, status in ended if status != 200]
+    # Each of Envoy's threads has a connection of its own to the worker, and may take some more requests of every client
+    # before it hears that it is gone: one on a machine that has time, more on a busy one.
+    assert len(failed) <= 8 * (os.cpu_count() or 1)
+    assert max(failed, default=0) < 2, "the worker was started again, or is left out, long before"
+    assert len([moment for moment, status in ended if status == 200 and moment > killed]) > 50
 
 
 def test_dead_children_are_restarted(plane):
