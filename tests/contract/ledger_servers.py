@@ -119,10 +119,16 @@ class Cluster:
 
     def __init__(self, primaries: int = 3) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cluster-"))
-        self.nodes = [Node(self.folder) for _ in range(2 * primaries)]
-        self.primaries, self.replicas = self.nodes[:primaries], self.nodes[primaries:]
-        self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.primaries)
-        asyncio.run(self._form())
+        self.nodes: list[Node] = []
+        try:
+            while len(self.nodes) < 2 * primaries:
+                self.nodes.append(Node(self.folder))
+            self.primaries, self.replicas = self.nodes[:primaries], self.nodes[primaries:]
+            self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.primaries)
+            asyncio.run(self._form())
+        except BaseException:
+            self.remove()  # nobody else will: there is no cluster to end
+            raise
 
     async def _form(self) -> None:
         for node in self.nodes:
