@@ -23,6 +23,7 @@ import uvloop
 
 from extproc.ledger import embedded, redis_ledger
 from extproc.ledger.base import RollupRow, Settlement
+from extproc.ledger.keyspace import keys_of, row_words
 from extproc.ledger.redis_ledger import RedisLedger
 from extproc.pb import usage_pb2 as pb
 
@@ -99,11 +100,11 @@ async def throughput(name: str, one: Callable[[], Awaitable[None]], count: int, 
 
 async def redis_py_request(client: redis.asyncio.Redis) -> None:
     """Send the same four scripts through redis-py, each by itself."""
-    rid, keys = RIDS.make(), redis_ledger.keys_of("bench")
+    rid, keys = RIDS.make(), keys_of("bench")
     sha = {
         name: getattr(redis_ledger, f"_{name.upper()}").sha for name in ("reserve", "begin", "end", "finish")
     }
-    row_id, dimensions = redis_ledger.row_words(ROW)
+    row_id, dimensions = row_words(ROW)
     r, x, z, log = keys.reservation(rid.hex()), keys.leases, keys.tombs(rid), keys.log
     rows = keys.rollup(ROW.day, row_id)
     account = ("", *dimensions)

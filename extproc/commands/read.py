@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from extproc.ledger.cluster import Door
-from extproc.ledger.redis_ledger import keys_of, read_row
+from extproc.ledger.keyspace import keys_of, read_row
 from extproc.money.amounts import HORIZON_MS
 from extproc.pb import usage_pb2 as pb
 from extproc.reports.periods import Period

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
-from extproc.ledger.redis_ledger import RedisLedger, Script, keys_of
+from extproc.ledger.keyspace import keys_of
+from extproc.ledger.redis_ledger import RedisLedger
+from extproc.ledger.scripts import Script
 from extproc.pb import usage_pb2 as pb
 
 PAGE = 1_000

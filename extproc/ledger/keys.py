@@ -18,7 +18,7 @@ import msgspec
 from extproc.core.identity import Caller
 from extproc.ledger.cluster import Door
 from extproc.ledger.link import Word
-from extproc.ledger.redis_ledger import Script
+from extproc.ledger.scripts import Script
 
 PREFIX = "gw-"
 PAGE = 500

@@ -6,11 +6,9 @@ All keys of one org carry its hash tag, so they live in one cluster slot.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any, cast, overload
 
 import msgspec
@@ -30,7 +28,9 @@ from extproc.ledger.base import (
     Settlement,
 )
 from extproc.ledger.cluster import Door, NotReplicated, Wait, open_door
+from extproc.ledger.keyspace import keys_of, read_row, row_words
 from extproc.ledger.link import Reply, StoreRefused, Word
+from extproc.ledger.scripts import Script
 from extproc.money.amounts import Account, Ask, Begun, Crossing, Ended, Grant, Need
 from extproc.pb import usage_pb2 as pb
 
@@ -39,33 +39,6 @@ LONGEST_LOG = 2_000_000
 """Records in the stream at which admission closes: the exporter has stopped."""
 MOST_ROWS = 100_000
 """Rollup rows a day; what comes after is summed in one row `other`."""
-SUMS = ("requests", "input", "output", "cost", "unpriced")
-"""Fields of a rollup row that are amounts; the others are its dimensions."""
-
-
-class Script:
-    """A Lua script, called by its digest; its text is sent only where the digest is unknown."""
-
-    def __init__(
-        self, name: str, keys: int, *parts: str, closes: bool = False, allow_oom: bool = False
-    ) -> None:
-        folder = files("extproc.ledger") / "lua"
-        # Nothing could be released on a full server if closing were refused there.
-        flags = "#!lua flags=allow-oom\n" if closes or allow_oom else "#!lua\n"
-        names = ("base", *parts, *(("close",) if closes else ()), name)
-        self.use(flags + "".join((folder / f"{part}.lua").read_text() for part in names))
-        self.keys = keys
-
-    def use(self, text: str) -> None:
-        """Take this text from now on."""
-        self.text = text
-        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-    def run(self, link: Door, *words: Word, keys: int | None = None, durable: bool = False) -> asyncio.Future[Reply]:
-        """Call the script; `durable`: its effect must survive a fail-over, else the future raises."""
-        count = self.keys if keys is None else keys
-        call = link.call_durable if durable else link.call
-        return call(("EVALSHA", self.sha, count, *words), ("EVAL", self.text, count, *words))
 
 
 _RESERVE = Script("reserve", 3, "gcra")
@@ -75,63 +48,6 @@ _FINISH = Script("finish", 4, closes=True)
 _EXPIRE = Script("expire", 4, closes=True)
 _RENEW = Script("renew", 1, allow_oom=True)
 _DUE = Script("due", 2, allow_oom=True)
-
-
-class _Keys:
-    """Key names of one org."""
-
-    __slots__ = ("epoch", "leases", "log", "prefix", "table", "windows")
-
-    def __init__(self, org: str) -> None:
-        self.prefix = f"{{{org}}}:"
-        self.leases = self.prefix + "x"
-        self.log = self.prefix + "log"
-        self.epoch = self.prefix + "e"
-        self.table = self.prefix + "t"
-        self.windows = self.prefix + "w"
-
-    def window(self, name: str) -> str:
-        return f"{self.prefix}b:{name}"
-
-    def limit(self, name: str) -> str:
-        return f"{self.prefix}g:{name}"
-
-    def reservation(self, rid_hex: str) -> str:
-        return f"{self.prefix}r:{rid_hex}"
-
-    def tombs(self, rid: bytes) -> str:
-        # The id carries its own time (UUIDv7: 48 bits of ms), so the bucket is found without a lookup.
-        return f"{self.prefix}z:{int.from_bytes(rid[:6], 'big') // 60_000}:{rid[-1]:02x}"
-
-    def rows(self, day: str) -> str:
-        return f"{self.prefix}ui:{day}"
-
-    def rollup(self, day: str, row_id: str) -> tuple[str, str, str]:
-        """A row, the day's list of rows, and the row for what is beyond the list's end."""
-        return f"{self.prefix}u:{day}:{row_id}", f"{self.prefix}ui:{day}", f"{self.prefix}u:{day}:other"
-
-    def row(self, day: str, row_id: str) -> str:
-        return f"{self.prefix}u:{day}:{row_id}"
-
-
-@lru_cache(maxsize=1024)
-def keys_of(org: str) -> _Keys:
-    return _Keys(org)
-
-
-@lru_cache(maxsize=8192)
-def row_words(row: RollupRow) -> tuple[str, tuple[str, ...]]:
-    """Return a row's id and its dimensions as alternating field and value."""
-    dimensions = {
-        "team": row.team,
-        "project": row.project,
-        "user": row.user,
-        "key": row.key,
-        "model": row.model,
-        "backend": row.backend,
-    }
-    digest = hashlib.blake2b("\0".join(dimensions.values()).encode(), digest_size=8)
-    return digest.hexdigest(), tuple(word for item in dimensions.items() for word in item)
 
 
 @lru_cache(maxsize=8192)
@@ -476,15 +392,6 @@ class RedisLedger(Ledger):
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self._link.close()
-
-
-def read_row(flat: list[bytes]) -> dict[str, str | int]:
-    """Return a rollup row from alternating fields and values; sums that never grew are 0."""
-    row: dict[str, str | int] = dict.fromkeys(SUMS, 0)
-    for name, value in zip(flat[::2], flat[1::2], strict=True):
-        field, text = name.decode(), value.decode()
-        row[field] = int(text) if field in SUMS else text
-    return row
 
 
 def _ignore_failure(reply: asyncio.Future[Any]) -> None:

@@ -7,7 +7,9 @@ from typing import Any, cast
 import msgspec
 
 from extproc.ledger.base import MARK_MS, Mark, RollupRow, Treasury
-from extproc.ledger.redis_ledger import KEEP_ROLLUPS_S, RedisLedger, Script, keys_of, row_words
+from extproc.ledger.keyspace import keys_of, row_words
+from extproc.ledger.redis_ledger import KEEP_ROLLUPS_S, RedisLedger
+from extproc.ledger.scripts import Script
 from extproc.money.amounts import Adjusted, Audit, Budget, Noted, Published, RateLimit, SeedCode, Taken, TrueUp
 
 _PUBLISH = Script("publish", 3)

@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.core.routing.sessions import Memory, pack, unpack
 from extproc.ledger.cluster import Door
-from extproc.ledger.redis_ledger import Script
+from extproc.ledger.scripts import Script
 
 _PUT = Script("session", 1)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from extproc.ledger.cluster import Door
 from extproc.ledger.link import Word
-from extproc.ledger.redis_ledger import Script
+from extproc.ledger.scripts import Script
 
 MOST_FIELDS = 5_000
 """Fields of one hash; counts of what comes after are summed in the field `other`, maxima are dropped."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from extproc.ledger import redis_ledger, redis_treasury
-from extproc.ledger.redis_ledger import Script
+from extproc.ledger.scripts import Script
 
 MUTATIONS = {
     "no top-up": ("if short > 0 or short_tokens > 0 then", "if false then"),

@@ -24,7 +24,7 @@ from extproc.commands.store import read_config
 from extproc.config import changed_at
 from extproc.core.admission import Identity, entries_for, table_of
 from extproc.ledger.export import START, Log, OtherExporter, Position, Stream
-from extproc.ledger.redis_ledger import keys_of
+from extproc.ledger.keyspace import keys_of
 from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.money.amounts import Audit, Unit
 from extproc.money.tables import encode

@@ -9,7 +9,7 @@ from typing import Any
 
 from extproc.core.admission import Identity, Plan
 from extproc.ledger.base import Mark, Settlement
-from extproc.ledger.redis_ledger import keys_of
+from extproc.ledger.keyspace import keys_of
 from extproc.ledger.redis_treasury import RedisTreasury
 from extproc.money.amounts import Account, Option
 from extproc.server.treasurer import Treasurer
