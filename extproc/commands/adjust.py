@@ -116,7 +116,8 @@ async def _adjust(ledger: RedisTreasury, who: Identity, per: tuple[str, ...], mo
         case "DONE":
             unfunded = done.unfunded_nano_usd
             debt = f"; no budget could fund {_usd(unfunded)} of it: debt" if unfunded else ""
-            return f"{len(budgets)} windows are corrected by {_told(amounts)} ({about[0]}){debt}"
+            many = "1 window is" if len(budgets) == 1 else f"{len(budgets)} windows are"
+            return f"{many} corrected by {_told(amounts)} ({about[0]}){debt}"
         case "DUP":
             return f"nothing done: {about[0]} was made before"
         case "BELOW_ZERO":

@@ -61,6 +61,8 @@ def create(name: str, team: str, project: str, user: str, route: tuple[str, ...]
                            f"extproc keys rotate {shlex.quote(name)} --overlap 24h")
     _show(secret, f"key {name} of team {team}, valid {'for ' + expires if expires else 'until revoked'}; "
                   "it is shown once")
+    if place.config is not None and place.config.auth.mode != "keys":
+        click.echo(f"nobody is asked for it: auth.mode is {place.config.auth.mode}, not keys", err=True)
 
 
 def _print_entry(secret: str, entry: dict[str, Any], route: tuple[str, ...], expires: str | None) -> None:

@@ -99,10 +99,10 @@ def test_exported_and_rebuilt(store: Server, org: str, config: Path, tmp_path: P
 def test_tokens_and_periods(store: Server, org: str, config: Path) -> None:
     """Tokens are corrected in budgets of tokens; --per chooses among the windows."""
     was = spent(store, org)
-    assert "1 windows are corrected by +7 tokens" in adjust(store, config, "--budget", "user:u1", "--tokens", "7")
+    assert "1 window is corrected by +7 tokens" in adjust(store, config, "--budget", "user:u1", "--tokens", "7")
     assert spent(store, org)["user.tokens"] == was["user.tokens"] + 7
     told = adjust(store, config, "--budget", f"org:{org}", "--usd", "1", "--per", "total", name="b")
-    assert "1 windows are corrected by +1.00 dollars" in told
+    assert "1 window is corrected by +1.00 dollars" in told
 
 
 def test_beyond_the_limit(store: Server, org: str, config: Path) -> None:

@@ -325,6 +325,14 @@ def ask(url: str, *secrets: str) -> list[str | None]:
     return asyncio.run(work())
 
 
+def test_a_key_that_nobody_asks_for(gateway: Path, tmp_path: Path) -> None:
+    """Where the configuration asks for no keys, making one says so."""
+    assert "nobody is asked for it: auth.mode is none" in run("keys", "create", "--name", "idle", "-c", gateway).stderr
+    keyed = tmp_path / "gateway.yaml"
+    keyed.write_text(gateway.read_text().replace("auth: {org: acme}", "auth: {org: acme, mode: keys}"))
+    assert "nobody is asked" not in run("keys", "create", "--name", "busy", "-c", keyed).stderr
+
+
 def test_life_of_a_key(gateway: Path, server: Server) -> None:
     """A key is made, used, replaced with an overlap, changed and revoked; its secret is in no file of the store."""
     first = secret_of(run("keys", "create", "--name", "jürgen 🎩", "--team", "web", "--expires", "90d", "--route",
