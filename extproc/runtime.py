@@ -49,7 +49,8 @@ class Backend(msgspec.Struct, frozen=True):
     price: Price | None
     capacity: int | None = None
     """Requests that its server works on at once; None: not known."""
-    on_cut: Literal["seen", "full"] | None = None
+    on_cut: Literal["seen", "timed", "full"] | None = None
+    most_tokens_per_second: int = 500
 
 
 class Detected(msgspec.Struct, frozen=True):
@@ -124,7 +125,7 @@ class Runtime:
             lacks=frozenset([*backend.lacks, *known.lacks]) | DIALECTS[dialect].lacks,
             context=known.context or context,
             max_output=known.max_output, default_max_tokens=known.default_max_tokens, price=price,
-            capacity=backend.capacity, on_cut=known.on_cut,
+            capacity=backend.capacity, on_cut=known.on_cut, most_tokens_per_second=known.most_tokens_per_second,
         )
 
     def price_of(self, name: str, model: str) -> Price | None:

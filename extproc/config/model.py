@@ -33,9 +33,11 @@ class ModelConfig(PriceConfig):
     context: int | None = Field(None, ge=1)
     max_output: int | None = Field(None, ge=1)
     default_max_tokens: int = Field(16384, ge=1)
-    on_cut: Literal["seen", "full"] | None = None
-    """What a stream that was cut is charged under a budget: the output that passed, or all that was paid for. Left out,
-    it is all where reasoning is not shown, else what passed."""
+    on_cut: Literal["seen", "timed", "full"] | None = None
+    """What a stream that was cut is charged under a budget: the output that passed, what can have been made in that
+    time, or all that was paid for. Left out, it is the second where reasoning is not shown, else the first."""
+    most_tokens_per_second: int = Field(500, ge=1)
+    """The fastest that this model makes output, reasoning included."""
     lacks: list[Feature] = []
 
 

@@ -172,6 +172,7 @@ class AttemptStage:
 
     def _on_headers(self, event: RequestHeaders, now: int) -> list[Action]:
         self._number, self._request, self._started = event.attempt, event.headers, now
+        self._unseen = cut.Unseen(now)
         try:
             carried = unpack(event.decision)
             runtime = self._runtime_of(carried.generation)
@@ -295,6 +296,7 @@ class AttemptStage:
     def _stream(self, answer: StreamAnswer, plain: bytes, end: bool, now: int) -> list[Action]:
         out = answer.feed(plain)
         learnt = answer.learnt
+        self._unseen.passed(learnt.characters, now)
         if end and not learnt.done:
             out += answer.close()
             self._cut = not learnt.done and learnt.failure is None
@@ -352,7 +354,7 @@ class AttemptStage:
         learnt = self._answer.learnt if self._answer is not None else None
         tokens, terms = (learnt.tokens, learnt.terms) if learnt is not None else (Tokens(), PLAIN)
         if outcome == "estimated":
-            tokens = self._seen(tokens, learnt.characters if learnt is not None else 0)
+            tokens = self._seen(tokens, learnt.characters if learnt is not None else 0, now)
         return [End(
             attempt=self._number, backend=self._backend.name, model=self._model, outcome=outcome,
             final=outcome == "exact", tokens=tokens,
@@ -381,14 +383,15 @@ class AttemptStage:
             return None
         return told_ms(self._response, now, limited=problem.kind == "rate_limit")
 
-    def _seen(self, tokens: Tokens, characters: int) -> Tokens:
+    def _seen(self, tokens: Tokens, characters: int, now: int) -> Tokens:
         """The tokens of a cut exchange, as far as they can be known."""
         carried = self._carried
         if self._state in ("headers", "body") or carried is None:
             return Tokens(input=0, output=0)  # never dispatched
-        full = cut.charged_in_full(self._model, carried.reasoning, self._backend.on_cut)
-        return cut.used(self._model, tokens, characters, carried.estimate * BYTES_PER_TOKEN,
-                        paid=carried.granted if full else 0)
+        unseen = self._unseen.ms(now) * self._backend.most_tokens_per_second // 1000
+        known = cut.Cut(tokens, characters, carried.estimate * BYTES_PER_TOKEN, carried.granted, unseen)
+        how = cut.rule(self._model, carried.reasoning, self._backend.on_cut, streamed=carried.stream)
+        return known.used(self._model, how)
 
     # ------------------------------------------------------------------------------------ answers
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from extproc.core.cut import SLACK, shown
+from extproc.core.cut import SLACK, Unseen, shown
 from extproc.core.events import Closed
 from extproc.schemas import CLIENTS, PROVIDERS
 from extproc.tokens import counter
 from extproc.wire.sse import ServerSentEvent, SseDecoder
 from tests.recordings import Recording, recordings
-from tests.stage_kit import Attempt, anthropic_stream, openai_stream, runtime
+from tests.stage_kit import NOW, Attempt, anthropic_stream, openai_stream, runtime
 
 SCHEMA = PROVIDERS["anthropic"]
 STREAMS = [one for one in recordings("anthropic") if one.is_stream and one.status == 200]
@@ -93,35 +93,46 @@ def test_large_deltas_are_charged() -> None:
     assert 0.7 * exact <= attempt.end.tokens.output <= 2 * exact + SLACK
 
 
-def cut(model: str = "gpt-5-mini", paid: int = 5000, **fields: Any) -> int:
-    """The output that a cut answer of this model is charged, where so much was paid for."""
-    known = {"on_cut": fields.pop("on_cut")} if "on_cut" in fields else {}
+def cut(model: str = "gpt-5-mini", paid: int = 5000, *, seconds: float = 4, stream: bool = True, known: str = "{}",
+        **fields: Any) -> int:
+    """The output that an answer is charged which is cut after these seconds, of which a word has passed at once."""
     yaml = f"""\
 backends:
-  oa: {{schema: openai, base_url: "http://127.0.0.1:1", location: cloud, models: {{{model}: {json.dumps(known)}}}}}
+  oa: {{schema: openai, base_url: "http://127.0.0.1:1", location: cloud, models: {{{model}: {known}}}}}
 chains: {{cloud: [oa/{model}], local: [oa/{model}]}}
 """
-    attempt = Attempt("openai", f"oa/{model}", rt=runtime("", yaml), granted=paid, **fields)
-    attempt.dispatched().answered().fed([openai_stream("Hello there", done=False, usage=False)], end=False)
-    attempt.hear(Closed())
+    attempt = Attempt("openai", f"oa/{model}", stream=stream, rt=runtime("", yaml), granted=paid, **fields)
+    attempt.dispatched().answered()
+    if stream:
+        attempt.fed([openai_stream("Hello there", done=False, usage=False)], end=False)
+    attempt.hear(Closed(), now=NOW + round(seconds * 1000))
     assert attempt.end.tokens.output is not None
     return attempt.end.tokens.output
 
 
-@pytest.mark.parametrize(("output", "full"), [
-    (cut(), True), (cut(reasoning="off"), False), (cut("gpt-4.1"), False), (cut("qwen3-coder"), False),
-    (cut("gpt-4.1", reasoning="omitted"), True), (cut(on_cut="seen"), False), (cut("gpt-4.1", on_cut="full"), True),
+@pytest.mark.parametrize(("output", "about"), [
+    (cut(), 2000), (cut(seconds=60), 5000), (cut(seconds=0.4), 0), (cut(paid=0), 0),
+    (cut(reasoning="off"), 0), (cut("gpt-4.1"), 0), (cut("qwen3-coder"), 0), (cut("gpt-4.1", reasoning="omitted"), 2000),
+    (cut("gpt-4.1", stream=False), 2000), (cut("gpt-4.1", stream=False, seconds=900), 5000),
+    (cut(known="{on_cut: seen}"), 0), (cut("gpt-4.1", known="{on_cut: full}"), 5000),
+    (cut("gpt-4.1", known="{on_cut: timed}"), 2000), (cut(known="{most_tokens_per_second: 100}"), 400),
 ])
-def test_reasoning_that_is_not_shown(output: int, full: bool) -> None:
-    """A model that hides its reasoning is charged all the output that was paid for, unless none was asked for or the
-    configuration says otherwise; others are charged what has passed."""
-    assert (output == 5000) is full
-    assert full or output < 2 * SLACK
+def test_what_may_have_been_made_out_of_sight(output: int, about: int) -> None:
+    """Reasoning that is not shown, and an answer that is not streamed, are charged by the time in which nothing passed,
+    up to what was paid for; all else by what has passed, unless the configuration says otherwise."""
+    assert about <= output <= about + 2 * SLACK
+    assert output <= 5000
 
 
-def test_without_a_budget_nothing_is_paid_for() -> None:
-    """What no budget paid for is charged as it was seen."""
-    assert cut(paid=0) < 2 * SLACK
+def test_time_in_which_something_passes_is_not_unseen() -> None:
+    """While words come, a model does not reason out of sight: only pauses of more than half a second count."""
+    unseen = Unseen(1000)
+    for number in range(50):
+        unseen.passed(number, 3000 + number * 100)
+    assert unseen.ms(8000) == 3000 - 1000 + 100
+    unseen.passed(60, 9000)
+    assert unseen.ms(9100) == 2100 + 1100
+    assert unseen.ms(9900) == 2100 + 1100 + 900
 
 
 @pytest.mark.parametrize(("schema", "fields", "said"), [
