@@ -12,7 +12,8 @@ from functools import lru_cache
 import msgspec
 
 from extproc.config import BudgetConfig, LimitConfig
-from extproc.core.bound import LEAST_OUTPUT, Bound, need, option_of
+from extproc.core.bound import LEAST_OUTPUT, Bound, need, option_of, unpriced
+from extproc.core.conversation import Conversation
 from extproc.core.errors import RequestError
 from extproc.money.amounts import Option, RateLimit, Unit
 from extproc.money.limits import rate_limit
@@ -186,8 +187,8 @@ def _cost(runtime: Runtime, backend: Backend, model: str, bound: Bound, output: 
     return need(bound, resolved(runtime, [backend], model)[0], output, runtime.price_of).nano_usd
 
 
-def priced(runtime: Runtime, chain: Chain, model: str, beside: Iterable[str] = ()) -> Chain:
-    """The chain without the backends whose price nobody knows, where a dollar budget is in force.
+def priced(runtime: Runtime, chain: Chain, model: str, conversation: Conversation, beside: Iterable[str]) -> Chain:
+    """The chain without the backends at which nobody knows what the request costs, where a dollar budget is in force.
 
     `beside`: other models that a backend may ask in between.
 
@@ -197,12 +198,19 @@ def priced(runtime: Runtime, chain: Chain, model: str, beside: Iterable[str] = (
     if not runtime.prices_matter:
         return chain
     actual = resolved(runtime, chain.backends, model)
-    keep = [backend for backend, known in zip(chain.backends, actual, strict=True)
-            if known.price is not None and all(runtime.price_of(backend.name, other) for other in beside)]
-    if not keep:
+    known = [backend.price is not None and all(runtime.price_of(backend.name, other) for other in beside)
+             for backend in actual]
+    if not any(known):
         raise RequestError(
             f"the price of {', '.join(b.id for b in actual)} is unknown, and a dollar budget is in force; give it as "
             "usd_per_million_input and usd_per_million_output in gateway.yaml", kind="quota", param="model")
+    lacks = [unpriced(conversation, backend) for backend in actual]
+    keep = [chain.backends[i] for i in range(len(actual)) if known[i] and not lacks[i]]
+    if not keep:
+        names = next(filter(None, lacks))
+        raise RequestError(
+            f"{', '.join(names)}: what this costs at {', '.join(b.id for b in actual)} is unknown, and a dollar budget "
+            "is in force; leave it out", kind="quota", param=names[0])
     return chain if len(keep) == len(chain.backends) else runtime.part(chain, keep)
 
 

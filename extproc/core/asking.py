@@ -6,9 +6,9 @@ import msgspec
 
 from extproc.core import charging
 from extproc.core.admission import Identity, Plan, plan_for, priced, resolved
-from extproc.core.bound import Bound, bound_of, output_of, unpriced
+from extproc.core.bound import Bound, bound_of, output_of
 from extproc.core.conversation import Conversation
-from extproc.core.errors import Problem, RequestError
+from extproc.core.errors import Problem
 from extproc.core.events import Admission, Carried, Reserved
 from extproc.core.routing.flow import Decision
 from extproc.runtime import Chain, Runtime
@@ -50,22 +50,9 @@ def asked(runtime: Runtime, decision: Decision, who: Admission, conversation: Co
     if conversation.task == "count":
         tokens = 0
     else:
-        chain = priced(runtime, chain, decision.model, bound.models)
-        _refuse_unpriced(runtime, chain, decision.model, conversation)
+        chain = priced(runtime, chain, decision.model, conversation, bound.models)
     plan = plan_for(runtime, identity, chain, decision.model, bound, output_of(conversation), tokens)
     return Asking(identity, chain, decision.model, conversation, bound, tokens, plan)
-
-
-def _refuse_unpriced(runtime: Runtime, chain: Chain, model: str, conversation: Conversation) -> None:
-    """Raise RequestError for what no price covers, at a backend that costs something under a dollar budget."""
-    if not runtime.prices_matter:
-        return
-    for backend in resolved(runtime, chain.backends, model):
-        costs = backend.price is not None and (backend.price.input.base or backend.price.output.base)
-        if costs and (names := unpriced(conversation, backend)):
-            raise RequestError(
-                f"{', '.join(names)}: what this costs at {backend.id} is unknown, and a dollar budget is in force; "
-                "leave it out", kind="quota", param=names[0])
 
 
 def exact_model(runtime: Runtime, asking: Asking, event: Reserved) -> str | None:

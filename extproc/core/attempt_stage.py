@@ -15,7 +15,7 @@ from extproc import names
 from extproc.core import answer_headers as told
 from extproc.core import cut, pricing
 from extproc.core.answer import Reading, StreamAnswer, WholeAnswer
-from extproc.core.bound import need
+from extproc.core.bound import absurd, need
 from extproc.core.conversation import Failure
 from extproc.core.dispatch import Said, prepare
 from extproc.core.errors import GatewayError, Problem, UpstreamError
@@ -38,6 +38,7 @@ from extproc.core.events import (
     ResponseHeaders,
     ResponseTrailers,
     Silence,
+    Warn,
     unpack,
     whole_number,
 )
@@ -48,7 +49,7 @@ from extproc.core.retry_after import told_ms
 from extproc.core.routing.outcomes import Watch
 from extproc.core.routing.signals import BYTES_PER_TOKEN
 from extproc.core.toolbox import Filter, Restorer
-from extproc.core.usage import PLAIN, Tokens
+from extproc.core.usage import PLAIN, Terms, Tokens
 from extproc.dialects.fim import PlainText
 from extproc.money.amounts import Need
 from extproc.runtime import ANY, Runtime
@@ -91,6 +92,7 @@ class AttemptStage:
         self._settled = True
         self._cut = False  # the provider's answer ended before it was complete
         self._answer: WholeAnswer | StreamAnswer | None = None
+        self._most: Need | None = None  # that this attempt can cost
         self._heard = False
         self._model = ""
 
@@ -191,7 +193,8 @@ class AttemptStage:
         self._model = self._backend.model
         self._state, self._settled = "body", False
         self._begun = not carried.reserved  # of which the store knows nothing, and nobody answers
-        return [Begin(self._number, self._backend.name, self._model, self._need(carried)), Proceed("request_headers")]
+        self._most = self._need(carried)
+        return [Begin(self._number, self._backend.name, self._model, self._most), Proceed("request_headers")]
 
     def _need(self, carried: Carried) -> Need | None:
         """The most that this attempt can cost; None where no budget is in force."""
@@ -353,14 +356,17 @@ class AttemptStage:
         self._settled = True
         learnt = self._answer.learnt if self._answer is not None else None
         tokens, terms = (learnt.tokens, learnt.terms) if learnt is not None else (Tokens(), PLAIN)
+        cost, warnings = self._cost(tokens, terms), list[Action]()
+        if outcome != "failed" and absurd(tokens, terms, cost, self._most):
+            warnings.append(Warn(f"{self._backend.id} reported a usage that cannot be: {tokens} {terms}"))
+            outcome, tokens, terms = "estimated", Tokens(), PLAIN
         if outcome == "estimated":
             tokens = self._seen(tokens, learnt.characters if learnt is not None else 0, now)
-        return [End(
+            cost = self._cost(tokens, terms)
+        return [*warnings, End(
             attempt=self._number, backend=self._backend.name, model=self._model, outcome=outcome,
             final=outcome == "exact", tokens=tokens,
-            cost=0 if outcome == "failed" and not tokens.complete else pricing.cost(
-                tokens, self._backend.price, terms,
-                lambda model: self._price_of(self._backend.name, model)),
+            cost=0 if outcome == "failed" and not tokens.complete else cost,
             status=self._status, duration_ms=now - self._started,
             first_event_ms=None if self._first_event is None else self._first_event - self._started,
             reported_model=learnt.model if learnt is not None else "",
@@ -370,6 +376,10 @@ class AttemptStage:
             counterfactual=pricing.cost(tokens, self._baseline) if self._baseline is not None else None,
             flaws=self._flaws(problem), closed=self._cut, retry_after_ms=self._asked(problem, now),
         )]
+
+    def _cost(self, tokens: Tokens, terms: Terms) -> int | None:
+        return pricing.cost(tokens, self._backend.price, terms,
+                            lambda model: self._price_of(self._backend.name, model))
 
     def _flaws(self, problem: Problem | None) -> tuple[str, ...]:
         """What is wrong with an answer that came to its end."""
@@ -390,7 +400,9 @@ class AttemptStage:
             return Tokens(input=0, output=0)  # never dispatched
         unseen = self._unseen.ms(now) * self._backend.most_tokens_per_second // 1000
         known = cut.Cut(tokens, characters, carried.estimate * BYTES_PER_TOKEN, carried.granted, unseen)
-        how = cut.rule(self._model, carried.reasoning, self._backend.on_cut, streamed=carried.stream)
+        # Of an answer that came whole all has passed, though it says nothing of its usage.
+        passes = carried.stream or self._first_event is not None
+        how = cut.rule(self._model, carried.reasoning, self._backend.on_cut, passes=passes)
         return known.used(self._model, how)
 
     # ------------------------------------------------------------------------------------ answers

@@ -19,7 +19,8 @@ from extproc.core.conversation import Conversation, Document, Foreign, Image, Pa
 from extproc.core.errors import RequestError
 from extproc.core.pricing import Price, Rate
 from extproc.core.served import served
-from extproc.money.amounts import Need, Option
+from extproc.core.usage import Terms, Tokens, with_passes
+from extproc.money.amounts import LARGEST, Need, Option
 from extproc.runtime import Backend
 from extproc.tokens import upper_bound
 
@@ -39,6 +40,8 @@ _SEARCHES = frozenset({"web_search_options"})
 """Settings that make a model read what is not in the body."""
 _SPEAK = {"service_tier": ("openai", "mistral"), "speed": ("anthropic",), "inference_geo": ("anthropic",)}
 """Settings that are billed above the listed price -> the dialects that pass them on."""
+ABSURD = 100
+"""So many times the bound is a lie, not a mistake (ledger protocol, section 5)."""
 LEAST_OUTPUT = 256
 """Output tokens below which an answer is not worth starting."""
 
@@ -102,13 +105,18 @@ def _terms(body: bytes) -> tuple[str, ...]:
         b'"service_tier"' in body or b'"speed"' in body) else []
     if b'"inference_geo"' in body and b'"us"' in body:
         found.append("us")
-    return (*found, "auto")
+    if b'"service_tier"' not in body or b'"auto"' in body:
+        found.append("auto")
+    return tuple(found)
 
 
 def unpriced(conversation: Conversation, backend: Backend) -> tuple[str, ...]:
-    """What a request asks for whose price at a backend nobody gave: faster or located service, and sound."""
+    """What a request asks for whose price at a backend nobody gave: faster or located service, and sound. At one that
+    costs nothing, nothing."""
+    if backend.price is None or not (backend.price.input.base or backend.price.output.base):
+        return ()
     found = [name for name in ("audio", "foreign:input_audio") if name in conversation.demands]
-    known = {name for name, _ in backend.price.factors} if backend.price is not None else set[str]()
+    known = {name for name, _ in backend.price.factors}
     tier = conversation.extras.get("service_tier")
     asked = {"service_tier": tier if tier in _TIERS else None,
              "speed": "fast" if "speed" in conversation.unmapped else None,
@@ -162,6 +170,17 @@ def option_of(bound: Bound, backends: Iterable[Backend], least: int, want: int, 
     except ValueError as error:
         raise RequestError(f"max_tokens: this request could use more than can be counted: {error}",
                            param="max_tokens") from error
+
+
+def absurd(tokens: Tokens, terms: Terms, cost: int | None, most: Need | None) -> bool:
+    """Whether a reported usage is no measurement: beyond what can be counted, or a hundred times the most that the
+    attempt could use (`most`, None: no budget is in force)."""
+    if cost is not None and cost > LARGEST:
+        return True
+    if most is None:
+        return False
+    return (sum(with_passes(tokens, terms)) > ABSURD * most.tokens
+            or (cost is not None and most.nano_usd > 0 and cost > ABSURD * most.nano_usd))
 
 
 def _dearest_input(price: Price, tokens: int, caching: bool) -> Fraction:

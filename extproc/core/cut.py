@@ -32,9 +32,10 @@ def shown(conversation: Conversation) -> Shown:
     return "omitted" if conversation.thinking_display == "omitted" else ""
 
 
-def rule(model: str, asked: Shown, on_cut: OnCut | None, *, streamed: bool) -> OnCut:
-    """How a cut answer of this model is charged. `on_cut`: the configured word on it."""
-    hidden = not streamed or asked == "omitted" or (asked == "" and family_of(model).name == _HIDES)
+def rule(model: str, asked: Shown, on_cut: OnCut | None, *, passes: bool) -> OnCut:
+    """How a cut answer of this model is charged. `on_cut`: the configured word on it. `passes`: whether what it shows
+    passes while it is made."""
+    hidden = not passes or asked == "omitted" or (asked == "" and family_of(model).name == _HIDES)
     return on_cut or ("timed" if hidden else "seen")
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-MAX_TOKENS = 1 << 40
-"""A counter above this is a lie of the provider, not a measurement."""
+MAX_TOKENS = 1 << 30
+"""A counter above this is a lie of the provider, not a measurement. Below it no price makes an amount inexact."""
+MAX_SEARCHES = 10_000
 
 
 class Tokens(msgspec.Struct, frozen=True):
@@ -74,13 +75,6 @@ class Terms(msgspec.Struct, frozen=True):
     searches: int | None = None
     passes: tuple[Pass, ...] | None = None
 
-    @property
-    def beside(self) -> Tokens:
-        """The tokens of all passes that are billed beside the answer's usage."""
-        passes = [one.tokens for one in self.passes or ()]
-        return Tokens(input=sum(one.total_input or 0 for one in passes),
-                      output=sum(one.total_output or 0 for one in passes))
-
     def merged(self, later: Terms) -> Terms:
         """Take the last known value of each; an absent later one never erases an earlier one."""
         return Terms(*[new if new is not None else old for old, new in zip(
@@ -93,6 +87,18 @@ PLAIN = Terms()
 
 _USUAL = ("default", "standard", "auto", "global", "not_available", "")
 """Names for what the listed price is the price of."""
+
+
+def with_passes(tokens: Tokens, terms: Terms) -> tuple[int, int]:
+    """All input and all output tokens of an exchange, with those of passes that are billed beside its usage."""
+    parts = [tokens, *(one.tokens for one in terms.passes or ())]
+    return sum(one.total_input or 0 for one in parts), sum(one.total_output or 0 for one in parts)
+
+
+def searches(value: object) -> int | None:
+    """Read how many web searches are billed: a sane number, else None (unknown)."""
+    found = count(value)
+    return found if found is not None and found <= MAX_SEARCHES else None
 
 
 def term(value: object) -> str | None:

@@ -23,7 +23,7 @@ from extproc.core.conversation import (
     UsageReport,
 )
 from extproc.core.errors import Problem, UpstreamError
-from extproc.core.usage import Pass, Terms, Tokens, count, term
+from extproc.core.usage import Pass, Terms, Tokens, count, searches, term
 from extproc.schemas._answer import Block, gather
 from extproc.schemas._codec import ANY, decode_answer, encode, json_object, tool_id
 from extproc.schemas._problems import read_failure
@@ -133,7 +133,7 @@ class UsageState:
         """The speed if it is a dear one, else the service tier; the region; the web searches."""
         speed = self._words.get("speed")
         return Terms(speed if speed == "fast" else self._words.get("service_tier"), self._words.get("inference_geo"),
-                     self._get("server_tool_use.web_search_requests"), self._passes())
+                     searches(self._fields.get("server_tool_use.web_search_requests")), self._passes())
 
     def _passes(self) -> tuple[Pass, ...] | None:
         """The iterations that the counters of the whole do not hold: of an advisor, a compaction.

@@ -25,7 +25,7 @@ from extproc.core.conversation import (
     UsageReport,
 )
 from extproc.core.errors import Problem, UpstreamError
-from extproc.core.usage import Terms, Tokens, count, term
+from extproc.core.usage import Terms, Tokens, count, searches, term
 from extproc.schemas import _responses_builtin as builtin
 from extproc.schemas._codec import ANY, decode_answer, encode
 from extproc.schemas._openai_family import render_error
@@ -201,8 +201,8 @@ def _searches(response: Response) -> int | None:
     """The web searches of an answer; opening and reading a page found is not billed as one. None: it held none."""
     if b'"web_search_call"' not in bytes(response.output):
         return None
-    return sum(item.get("type") == "web_search_call" and _is_search(item.get("action"))
-               for item in decode_answer(_OUTPUT, bytes(response.output)) or ())
+    return searches(sum(item.get("type") == "web_search_call" and _is_search(item.get("action"))
+                        for item in decode_answer(_OUTPUT, bytes(response.output)) or ()))
 
 
 def _is_search(action: object) -> bool:

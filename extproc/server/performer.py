@@ -14,6 +14,7 @@ from extproc.core import events as ev
 from extproc.core.admission import Plan
 from extproc.core.attempt_stage import AttemptStage
 from extproc.core.request_stage import RequestStage
+from extproc.core.usage import with_passes
 from extproc.ledger.base import LEASE_MS, BeginCode, LedgerUnavailable, Treasury
 from extproc.ledger.key_cache import KeyCache
 from extproc.ledger.spool import Spool
@@ -219,7 +220,7 @@ class Performer:
         self._tracing.attempt(carried, action, stream.trace, now)
         _access.info("%s", log_line(carried, action))
         if carried.taken is not None and action.attempt == 1:
-            used = (action.tokens.total_input or 0) + (action.tokens.total_output or 0)
+            used = sum(with_passes(action.tokens, action.terms))
             channel.later(self._treasurer.settle_shared(bytes.fromhex(carried.rid), carried.taken, used))
 
         self._beginning.discard((carried.rid, action.attempt))

@@ -9,6 +9,7 @@ import msgspec
 
 from extproc.core import events as ev
 from extproc.core.errors import Problem
+from extproc.core.usage import with_passes
 from extproc.ledger.base import RollupRow, Settlement
 from extproc.money.amounts import Account
 from extproc.pb import usage_pb2 as pb
@@ -56,9 +57,8 @@ def settlement(carried: ev.Carried, end: ev.End) -> Settlement:
         counterfactual_nano_usd=end.counterfactual, service_tier=end.terms.tier or "", region=end.terms.region or "",
         web_searches=end.terms.searches,
     ).SerializeToString()
-    row, beside = rollup_row(carried, end.backend, end.model), end.terms.beside
-    return Settlement(blob, end.cost, (tokens.total_input or 0) + (beside.input or 0),
-                      (tokens.total_output or 0) + (beside.output or 0), row, carried.rid)
+    row = rollup_row(carried, end.backend, end.model)
+    return Settlement(blob, end.cost, *with_passes(tokens, end.terms), row, carried.rid)
 
 
 def rollup_row(carried: ev.Carried, backend: str, model: str) -> RollupRow:
@@ -77,7 +77,7 @@ def account(carried: ev.Carried, end: ev.End) -> Account | None:
     """What the end brings along where money is at stake: the budgets, and the limits corrected to what was used."""
     if carried.ask is None:
         return None
-    used = (end.tokens.total_input or 0) + (end.tokens.total_output or 0)
+    used = sum(with_passes(end.tokens, end.terms))
     ups = tuple(true_up(limit, used) for limit in carried.ask.limits) if end.final else ()
     return Account(carried.ask.budgets, ups)
 

@@ -122,7 +122,6 @@ class GrpcTransport:
             channel.gone = True
             stream.closed()
 
-
     async def _access_log(self, _requests: Any, context: Any) -> bytes:
         """Take log messages until Envoy ends the stream, or this worker does."""
         reading = asyncio.create_task(self._read_log(context.read))

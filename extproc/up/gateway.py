@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from contextlib import AsyncExitStack
@@ -26,6 +27,7 @@ from extproc.up.workers import Workers
 if TYPE_CHECKING:
     from extproc.up.data_plane import DataPlane
 
+_log = logging.getLogger("extproc.up")
 ADMIN_TRIES = 5
 """Addresses that are tried for the admin service where none was configured."""
 
@@ -177,7 +179,9 @@ class Gateway:
         if self._options.config is not None:
             watches.append(reload.watch_file(self._options.config))
         for watch in watches:
-            self._ending.callback(asyncio.create_task(watch).cancel)
+            task = asyncio.create_task(watch)
+            task.add_done_callback(_tell_failure)
+            self._ending.callback(task.cancel)
 
     # ------------------------------------------------------------------------------------ what the admin address tells
 
@@ -193,3 +197,9 @@ class Gateway:
                    "note": b.note}
             for name, b in config.backends.items()}
         return {"backends": backends, "chains": config.chains}
+
+
+def _tell_failure(watch: asyncio.Task[None]) -> None:
+    """A watch that fails is a bug or a full disk: the gateway serves on, and says that it takes no changes any more."""
+    if not watch.cancelled() and (error := watch.exception()) is not None:
+        _log.error("changes are not taken any more, start the gateway anew", exc_info=error)

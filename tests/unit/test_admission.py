@@ -20,6 +20,7 @@ from extproc.core.admission import (
     table_of,
 )
 from extproc.core.bound import IMAGE_TOKENS, UNKNOWN_CONTEXT, Bound, bound_of, need, option_of, output_of
+from extproc.core.conversation import Conversation
 from extproc.core.errors import RequestError
 from extproc.core.pricing import cost
 from extproc.core.usage import Tokens
@@ -54,6 +55,8 @@ limits:
   - {for: {backend: claude}, tokens: 1000, per: minute, then: next}
 """
 WEB = Identity("o", "web", "", "ann", "laptop")
+
+PLAIN = Conversation("m", ())
 
 
 def made(extra: str = BUDGETS) -> Runtime:
@@ -134,13 +137,13 @@ def test_clamping_is_allowed_by_configuration_only() -> None:
 def test_unknown_price_under_a_dollar_budget() -> None:
     """A backend without a price is left out where dollars are counted; with none left the request is refused."""
     rt = made()
-    assert [b.id for b in priced(rt, rt.chains["odd"], "m").backends] == ["gpt/g"]
+    assert [b.id for b in priced(rt, rt.chains["odd"], "m", PLAIN, ()).backends] == ["gpt/g"]
     with pytest.raises(RequestError, match="price of odd/o is unknown"):
-        priced(rt, rt.chains["unknown"], "m")
+        priced(rt, rt.chains["unknown"], "m", PLAIN, ())
     allowed = made(BUDGETS + "money: {unknown_price: allow}\n")
-    assert priced(allowed, allowed.chains["unknown"], "m") is allowed.chains["unknown"]
+    assert priced(allowed, allowed.chains["unknown"], "m", PLAIN, ()) is allowed.chains["unknown"]
     no_dollars = made("budgets: [{for: {team: web}, requests: 5, per: day}]\n")
-    assert priced(no_dollars, no_dollars.chains["unknown"], "m") is no_dollars.chains["unknown"]
+    assert priced(no_dollars, no_dollars.chains["unknown"], "m", PLAIN, ()) is no_dollars.chains["unknown"]
 
 
 def test_shared_limits_of_a_chain() -> None:

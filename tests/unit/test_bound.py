@@ -29,6 +29,7 @@ chains:
   anthropic: [claude/c]
   openai: [gpt/g]
   priced: [claude/f, gpt/f]
+  mixed: [claude/c, gpt/f]
   local: [qwen/q]
 budgets: [{for: {org: o}, usd: 10, per: month}]
 """
@@ -88,9 +89,10 @@ def test_what_prices_do_not_cover_is_refused(schema: str, fields: dict[str, Any]
     backend that costs nothing or is not told of it, everybody may."""
     raw = msgspec.json.encode({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], **fields})
     conversation = CLIENTS[schema].parse_request(raw)
-    assert unpriced(conversation, made().chains[schema].backends[0]) == ((named,) if named else ())
+    [backend] = made().chains[schema].backends
+    assert unpriced(conversation, backend) == ((named,) if named else ())
 
-    def ask(rt: Runtime, chain: str) -> object:
+    def ask(rt: Runtime, chain: str) -> Any:
         decision: Any = SimpleNamespace(chain=rt.chains[chain], model="m")
         return asked(rt, decision, ADMISSION, conversation, raw, 10)
 
@@ -103,5 +105,7 @@ def test_what_prices_do_not_cover_is_refused(schema: str, fields: dict[str, Any]
     if named != "audio":
         assert ask(made(), "priced")
         assert ask(made(), "openai" if schema == "anthropic" else "anthropic")
+        assert [one.id for one in ask(made(), "mixed").chain.backends] == (
+            ["claude/c", "gpt/f"] if schema == "openai" else ["gpt/f"]) if named else True
     assert ask(made(), "local")
     assert ask(made("money: {unknown_price: allow}\n"), schema)

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from extproc.core.bound import Bound
 from extproc.core.cut import SLACK, Unseen, shown
-from extproc.core.events import Closed
+from extproc.core.events import Closed, ResponseBody, Warn
+from extproc.core.usage import MAX_TOKENS
+from extproc.money.amounts import Ask, Option
 from extproc.schemas import CLIENTS, PROVIDERS
 from extproc.tokens import counter
 from extproc.wire.sse import ServerSentEvent, SseDecoder
@@ -145,3 +148,43 @@ def test_what_a_request_says_of_its_reasoning(schema: str, fields: dict[str, Any
     """Whether reasoning is asked for, and whether it is to be shown, is taken from the request."""
     raw = json.dumps({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], **fields})
     assert shown(CLIENTS[schema].parse_request(raw.encode())) == said
+
+
+@pytest.mark.parametrize("model", ["gpt-4.1", "qwen3-coder"])
+def test_a_whole_answer_without_usage(model: str) -> None:
+    """An answer that came whole is charged by what it holds, however long it took: nothing was made out of sight."""
+    yaml = f"""\
+backends: {{oa: {{schema: openai, base_url: "http://127.0.0.1:1", location: cloud}}}}
+chains: {{cloud: [oa/{model}], local: [oa/{model}]}}
+"""
+    attempt = Attempt("openai", f"oa/{model}", stream=False, rt=runtime("", yaml), granted=5000).dispatched()
+    attempt.answered(content_type="application/json")
+    body = {"id": "c", "choices": [{"index": 0, "message": {"content": "Hello there"}, "finish_reason": "stop"}]}
+    attempt.hear(ResponseBody(json.dumps(body).encode(), True), now=NOW + 60_000)
+    assert attempt.end.outcome == "estimated"
+    assert SLACK < (attempt.end.tokens.output or 0) < 2 * SLACK
+
+
+PRICED = """\
+backends: {oa: {schema: openai, base_url: "http://127.0.0.1:1", location: cloud, models: {m: {
+  usd_per_million_input: 1, usd_per_million_output: 1, context: 1000}}}}
+chains: {cloud: [oa/m], local: [oa/m]}
+"""
+
+
+@pytest.mark.parametrize(("budget", "tokens", "believed"), [
+    (True, 2_000, True), (True, 99_000, True), (True, 2_000_000, False), (False, 2_000_000, True),
+    (True, 1 << 60, False), (False, 1 << 60, False),
+])
+def test_a_usage_that_cannot_be(budget: bool, tokens: int, believed: bool) -> None:
+    """What is a hundred times above the bound, or beyond counting, is a lie: it is charged by what passed, and told."""
+    money = {"ask": Ask(1, (), (), (Option(1, 1, 0, 1, 0, 1),)), "bound": Bound(1000), "granted": 100} if budget else {}
+    attempt = Attempt("openai", "oa/m", rt=runtime("", PRICED), **money).dispatched().answered()
+    usage = json.dumps({"id": "c", "choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": tokens}})
+    stream = openai_stream("Hello there", usage=False).replace(b"data: [DONE]", f"data: {usage}\n\ndata: [DONE]".encode())
+    attempt.fed([stream])
+    assert (attempt.end.outcome == "exact") is believed
+    assert (attempt.end.tokens.output == tokens) is believed
+    assert believed or (attempt.end.cost or 0) < 10**9
+    warned = [action for action in attempt.actions if isinstance(action, Warn)]
+    assert bool(warned) is (not believed and tokens <= MAX_TOKENS)  # one beyond it is not even read

@@ -13,7 +13,7 @@ from extproc.core.bound import Bound, bound_of, need
 from extproc.core.conversation import UsageReport
 from extproc.core.pricing import FREE, Price, Rate, cost
 from extproc.core.tariffs import configured, factors
-from extproc.core.usage import Pass, Terms, Tokens
+from extproc.core.usage import Pass, Terms, Tokens, with_passes
 from extproc.prices import catalogue
 from extproc.schemas import CLIENTS, PROVIDERS
 from extproc.schemas.base import Target
@@ -49,7 +49,7 @@ def test_passes_of_other_models() -> None:
     terms = Terms(passes=(Pass("dear", Tokens(input=3, output=1)), Pass(None, Tokens(input=1, output=1))))
     assert cost(Tokens(input=1, output=0), CHEAP, terms, lambda model: DEAR if model == "dear" else None) == 1 + 24 + 3
     assert cost(Tokens(input=1, output=0), CHEAP, terms) == 1 + 5 + 3
-    assert (terms.beside.input, terms.beside.output) == (4, 2)
+    assert with_passes(Tokens(input=1, output=0), terms) == (5, 2)
 
 
 @pytest.mark.parametrize(("usage", "terms"), [
@@ -208,6 +208,7 @@ def test_the_dearest_tier_is_reserved() -> None:
     auto = 3  # configured: requests of this account are served in a dearer tier unless they say otherwise
     tokens = asks().tokens
     assert plain == (tokens * 1000 + 10 * 5000) * auto
+    assert nano(asks(service_tier="standard_only")) == asks(service_tier="standard_only").tokens * 1000 + 10 * 5000
     assert nano(asks(inference_geo="us")) > plain
     assert nano(msgspec.structs.replace(asks(), terms=("fast",))) == (tokens * 1000 + 10 * 5000) * 2
     assert nano(msgspec.structs.replace(asks(), terms=())) == tokens * 1000 + 10 * 5000

@@ -11,6 +11,7 @@ from extproc.core.errors import RequestError
 from extproc.core.routing.busy import KEPT_MS
 from extproc.core.routing.constraints import Able, Request, able, counts, unable
 from extproc.core.routing.explanation import Explanation
+from extproc.core.routing.health import waits
 from extproc.core.routing.pins import SMART, Picked, pick
 from extproc.core.routing.reasons import explained
 from extproc.core.routing.sessions import Memory, lead
@@ -26,8 +27,6 @@ Beside = tuple[str, tuple[str, ...]]
 """A chain that cannot serve a request, and why each of its backends cannot."""
 _HELPERS = ("title", "topic", "probe", "helper", "commit")
 """Phases of agents beside the conversation, for which any model will do."""
-_WAITS = ("busy, ", "cooling, slow")
-"""Reasons for which a backend is behind others although it answers."""
 
 
 class Basis:
@@ -263,7 +262,7 @@ class _Flow:
         told = ""
         for backend in backends:
             state, why = self._view.knowledge.health.state(backend.id, self._now)
-            if state not in ("open", "cooling") or why.startswith(_WAITS):
+            if state not in ("open", "cooling") or waits(why):
                 return ""
             told = told or f"{backend.id}: {why}"
         return told
@@ -285,7 +284,7 @@ class _Flow:
         for order, moved in orders:
             if (told := next((why for why in moved if why.startswith(f"{backend}: ")), None)) is not None:
                 why = told.partition(": ")[2]
-                return "" if self._request.signals.in_tool_loop and why.startswith(_WAITS) else why
+                return "" if self._request.signals.in_tool_loop and waits(why) else why
             if any(one.id == backend for one in order):
                 return ""
         return "it cannot serve this request"

@@ -50,6 +50,7 @@ _FAILED = ("failed", "timeout", "broken")
 _WORDS = {"failed": "errors", "timeout": "timeouts", "broken": "broken connections"}
 _RANK: dict[State, int] = {"up": 0, "probing": 1, "cooling": 3, "open": 4}
 _FULL = 2
+_BUSY, _SLOW = "busy", "cooling, slow"
 
 
 class _Record:
@@ -249,7 +250,7 @@ class HealthBook:
         self._time(record, now)
         if record.slow is not None:
             late, usual = record.slow
-            return "cooling", f"cooling, slow: first event after {late} ms, usually {usual} ms"
+            return "cooling", f"{_SLOW}: first event after {late} ms, usually {usual} ms"
         return "up", ""
 
     def _advance(self, record: _Record, backend: str, now: int) -> None:
@@ -347,7 +348,7 @@ class HealthBook:
                 rank = 0  # behind one that is up it is reached only if that fails: that is a try as well
             at_work = (busy or {}).get(backend.name, 0)
             if rank < _FULL and backend.capacity is not None and at_work >= backend.capacity:
-                rank, reason = _FULL, f"busy, {at_work} requests where {backend.capacity} fit"
+                rank, reason = _FULL, f"{_BUSY}, {at_work} requests where {backend.capacity} fit"
             ranks.append(rank)
             reasons.append(reason)
         best = min(ranks, default=0)
@@ -372,6 +373,11 @@ class HealthBook:
     def down(self, now: int) -> frozenset[str]:
         """The ids of the backends that are open or cooling."""
         return frozenset(b for b in self._records if self.state(b, now)[0] in ("open", "cooling"))
+
+
+def waits(reason: str) -> bool:
+    """Whether a backend is behind others for a reason for which it answers all the same."""
+    return reason.startswith((_BUSY, _SLOW))
 
 
 def _add(into: Counts, counts: Mapping[str, int]) -> None:
